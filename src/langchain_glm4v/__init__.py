@@ -1,0 +1,33 @@
+"""GLM-4.1V-Thinking in LangChain: a chat model, and the vLLM server behind it."""
+
+from langchain_glm4v._version import __version__
+from langchain_glm4v.chat_models import ChatGLM4V
+from langchain_glm4v.errors import (
+    EngineNotInstalledError,
+    GLM4VError,
+    MediaError,
+    MediaNotFoundError,
+    ModelNotFoundError,
+    PortInUseError,
+    ServerError,
+    ServerStartError,
+    TemplateError,
+    UnsupportedMediaError,
+)
+from langchain_glm4v.server import GLM4VServer
+
+__all__ = [
+    "ChatGLM4V",
+    "EngineNotInstalledError",
+    "GLM4VError",
+    "GLM4VServer",
+    "MediaError",
+    "MediaNotFoundError",
+    "ModelNotFoundError",
+    "PortInUseError",
+    "ServerError",
+    "ServerStartError",
+    "TemplateError",
+    "UnsupportedMediaError",
+    "__version__",
+]

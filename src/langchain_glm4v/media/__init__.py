@@ -1,0 +1,1 @@
+"""Turns files into parts of a request."""
