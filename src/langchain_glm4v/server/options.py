@@ -1,0 +1,137 @@
+"""What a server is asked for, and the command line and environment that follow from it."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from langchain_glm4v.server.entrypoint import PARENT_VARIABLE
+from langchain_glm4v.server.preflight import Checkpoint, Engine
+
+HOST = "127.0.0.1"
+MARKER_VARIABLE = "GLM4V_SERVER_ID"
+CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+ENTRYPOINT = Path(__file__).with_name("entrypoint.py")
+
+# Lets a request set `thinking_token_budget`; once it is spent, vLLM forces the end text.
+REASONING_CONFIG = {
+    "reasoning_start_str": "<think>",
+    "reasoning_end_str": "</think><answer>",
+}
+
+# Set whatever the caller's environment says: privacy, and no fetching of media by the server.
+FIXED_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+    # Else the engine's process title overwrites its environment, and with it the marker.
+    "SPT_NOENV": "1",
+}
+# Set unless the caller's environment says otherwise.
+CPU_ENVIRONMENT = {
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    # One process less to start: the engine process, still watched by the API process, works itself.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+# Without one of these a CPU emulates bfloat16; float32 is then 4 to 6 times as fast.
+BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What a server is asked for; `GLM4VServer` describes each field."""
+
+    model: str
+    port: int | None = None
+    served_model_name: str | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    images_per_prompt: int = 32
+    startup_timeout: float = 600.0
+    shutdown_timeout: float = 30.0
+    log_path: Path | None = None
+    extra_args: tuple[str, ...] = ()
+
+
+def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port: int) -> list[str]:
+    """Command line of the server process. It holds no secret: other users can read it."""
+    arguments = {
+        "--host": HOST,
+        "--port": port,
+        "--served-model-name": options.served_model_name or checkpoint.name,
+        "--dtype": choose_dtype(options.dtype, engine),
+        "--max-model-len": options.max_model_len,
+        "--chat-template": CHAT_TEMPLATE,
+        "--chat-template-content-format": "openai",
+        "--reasoning-config": json.dumps(REASONING_CONFIG),
+        "--limit-mm-per-prompt": json.dumps({"image": options.images_per_prompt, "video": 1}),
+        # No such domain can exist, so the server fetches nothing: media come inside the request.
+        "--allowed-media-domains": "none.invalid",
+        "--shutdown-timeout": round(options.shutdown_timeout),
+    }
+    given = [str(part) for pair in arguments.items() if pair[1] is not None for part in pair]
+    # Compiling for a CPU takes minutes at start; it doubles the speed, which long runs may prefer.
+    eager = ["--enforce-eager"] if engine.for_cpu else []
+    return [
+        *(sys.executable, "-P", str(ENTRYPOINT), "serve", checkpoint.location),
+        *given,
+        *eager,
+        "--disable-uvicorn-access-log",
+        *options.extra_args,
+    ]
+
+
+def environment(
+    inherited: Mapping[str, str],
+    checkpoint: Checkpoint,
+    engine: Engine,
+    *,
+    server_id: str,
+    api_key: str,
+) -> dict[str, str]:
+    """Environment of the server process.
+
+    Args:
+        inherited: The caller's environment. Its OPENAI_* variables are left out.
+        checkpoint: What will be served; a local one needs no model hub.
+        engine: The engine that will serve it.
+        server_id: Marks the process and all its descendants.
+        api_key: The key that the server will ask for.
+    """
+    kept = {name: value for name, value in inherited.items() if not name.startswith("OPENAI_")}
+    without_proxy = [
+        HOST,
+        "localhost",
+        *filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy")]),
+    ]
+    return {
+        **(CPU_ENVIRONMENT if engine.for_cpu else {}),
+        **kept,
+        **FIXED_ENVIRONMENT,
+        **({"HF_HUB_OFFLINE": "1"} if checkpoint.is_local else {}),
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
+        MARKER_VARIABLE: server_id,
+        PARENT_VARIABLE: str(os.getpid()),
+        "VLLM_API_KEY": api_key,
+    }
+
+
+def choose_dtype(asked: str, engine: Engine) -> str:
+    """`asked`, except that "auto" becomes float32 on a CPU that only emulates bfloat16."""
+    if asked == "auto" and engine.for_cpu and not BFLOAT16_CPU_FLAGS & cpu_flags():
+        return "float32"
+    return asked
+
+
+def cpu_flags() -> frozenset[str]:
+    """Features that the kernel reports for the first CPU; empty where it reports none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(found.partition(":")[2].split())

