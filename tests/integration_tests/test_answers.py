@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from PIL import Image
+from pydantic import SecretStr
 
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.server import GLM4VServer
@@ -21,7 +22,7 @@ DEMO: dict[str, Any] = runpy.run_path(str(EXAMPLES / "demo.py"))
 def model(server: GLM4VServer) -> Iterator[ChatGLM4V]:
     with ChatGLM4V(
         base_url=server.base_url,
-        api_key=server.api_key,
+        api_key=SecretStr(server.api_key),
         model=server.served_model_name,
         temperature=0,
     ) as chat:

@@ -1,0 +1,225 @@
+"""The managed server on the real vLLM."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+import tiny_glm4v
+from langchain_glm4v.errors import ServerStartError, TemplateError
+from langchain_glm4v.server import GLM4VServer, find_leftovers
+from langchain_glm4v.server.options import CHAT_TEMPLATE
+from langchain_glm4v.server.probes import Client, check_rendering
+
+# A program that starts a server, says how far it is, and asks for a very long answer.
+PROGRAM = """
+import http.client, json, sys
+from langchain_glm4v.server import GLM4VServer
+
+def report(stage):
+    print(stage, flush=True)
+
+server = GLM4VServer("tiny", on_progress=report)
+report(server.id)
+with server:
+    connection = http.client.HTTPConnection(server.base_url.split("/")[2])
+    body = {"model": "tiny", "stream": True, "max_tokens": 7000, "ignore_eos": True,
+            "messages": [{"role": "user", "content": "Hello"}]}
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer " + server.api_key}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    for line in connection.getresponse():
+        report("streaming")
+"""
+
+
+def post(server: GLM4VServer, path: str, body: object, key: str | None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(server.base_url.split("/")[2])
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    connection.request("POST", path, json.dumps(body), headers)
+    reply = connection.getresponse()
+    content = reply.read()
+    connection.close()
+    return reply.status, json.loads(content)
+
+
+def ask(server: GLM4VServer, content: object, **more: object) -> tuple[int, Any]:
+    messages = [{"role": "user", "content": content}]
+    body = {"model": server.served_model_name, "messages": messages, "max_tokens": 8, **more}
+    return post(server, "/v1/chat/completions", body, server.api_key)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[str]]:
+    started = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    yield started
+    if started.poll() is None:
+        started.kill()
+    started.communicate()
+
+
+def read_until(child: subprocess.Popen[str], wanted: str) -> None:
+    assert child.stdout
+    assert child.stderr
+    if not any(line.startswith(wanted) for line in child.stdout):
+        pytest.fail(child.stderr.read())
+
+
+def server_id_of(child: subprocess.Popen[str]) -> str:
+    assert child.stdout
+    return child.stdout.readline().strip()
+
+
+def test_answers_with_the_key_alone(server: GLM4VServer) -> None:
+    status, reply = ask(server, "Hello")
+    assert status == 200
+    assert reply["model"] == server.served_model_name == "tiny"
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
+    for key in (None, "", "EMPTY", server.api_key[:-1]):
+        assert post(server, "/v1/chat/completions", body, key)[0] == 401
+
+
+def test_key_shows_in_no_command_line_and_no_log(server: GLM4VServer) -> None:
+    lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in find_leftovers(server.id)]
+    assert any("EngineCore" in line for line in lines)
+    assert server.api_key not in "".join(lines) + server.log_path.read_text() + repr(server)
+
+
+def test_fetches_nothing(server: GLM4VServer) -> None:
+    # a path of this very server: there is something to fetch, so only the refusal can stop it
+    for url in (server.base_url.replace("/v1", "/docs"), CHAT_TEMPLATE.as_uri()):
+        status, reply = ask(server, [{"type": "image_url", "image_url": {"url": url}}])
+        assert status >= 400
+        assert "allowed" in json.dumps(reply)
+
+
+def test_thinking_budget_is_kept(server: GLM4VServer) -> None:
+    status, reply = ask(
+        server,
+        "Hello",
+        max_tokens=40,
+        ignore_eos=True,
+        skip_special_tokens=False,
+        thinking_token_budget=5,
+        structured_outputs={"regex": r"<think>[a-z]*</think><answer>[a-z]*"},
+    )
+    assert status == 200
+    assert "</think><answer>" in reply["choices"][0]["message"]["content"]
+
+
+def test_renders_as_transformers_does(server: GLM4VServer) -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Look: "}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "I see\n"}]},
+        {"role": "tool", "tool_call_id": "1", "content": "42"},
+        {"role": "assistant", "content": "Done."},
+        {"role": "user", "content": "Thanks"},
+    ]
+    rendered: Any = render_jinja_template(
+        conversations=[messages],
+        chat_template=CHAT_TEMPLATE.read_text(encoding="utf-8"),
+        add_generation_prompt=True,
+    )
+    request = {"model": "tiny", "messages": messages}
+    tokens = post(server, "/tokenize", request, server.api_key)[1]["tokens"]
+    text = post(server, "/detokenize", {"model": "tiny", "tokens": tokens}, server.api_key)[1]
+    assert [text["prompt"]] == rendered[0]
+
+
+def test_self_check_tells_what_it_was_refused(server: GLM4VServer) -> None:
+    client = Client(int(server.base_url.split(":")[2].split("/")[0]), server.api_key)
+    check_rendering(client, server.served_model_name)
+    with pytest.raises(TemplateError, match=r"/tokenize answered 404: .*other"):
+        check_rendering(client, "other")
+
+
+def test_ctrl_c_while_starting_leaves_nothing(child: subprocess.Popen[str]) -> None:
+    server_id = server_id_of(child)
+    read_until(child, "loading engine")
+    time.sleep(3)  # into the imports
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate()
+    assert errors.strip().endswith("KeyboardInterrupt")
+    assert find_leftovers(server_id) == []
+
+
+def test_ctrl_c_while_answering_leaves_nothing(child: subprocess.Popen[str]) -> None:
+    server_id = server_id_of(child)
+    read_until(child, "streaming")
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate()
+    assert errors.strip().endswith("KeyboardInterrupt")
+    assert find_leftovers(server_id) == []
+
+
+def test_kill_of_the_program_leaves_nothing(child: subprocess.Popen[str]) -> None:
+    server_id = server_id_of(child)
+    read_until(child, "streaming")
+    child.kill()
+    wait_until(lambda: not find_leftovers(server_id))
+
+
+def test_stop_lets_an_answer_finish() -> None:
+    server = GLM4VServer("tiny").start()
+    connection = http.client.HTTPConnection(server.base_url.split("/")[2])
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Hello"}],
+        "stream": True,
+        "max_tokens": 200,
+        "ignore_eos": True,
+    }
+    headers = {"Authorization": f"Bearer {server.api_key}", "Content-Type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    lines = iter(connection.getresponse())
+    assert next(lines).startswith(b"data: ")
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    assert [line for line in lines if line.strip()][-1].strip() == b"data: [DONE]"
+    stopping.join()
+    assert find_leftovers(server.id) == []
+
+
+def test_server_ends_with_its_engine() -> None:
+    with GLM4VServer("tiny") as server:
+        (pid,) = [
+            pid
+            for pid in find_leftovers(server.id)
+            if "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not find_leftovers(server.id))
+        assert not server.is_running
+
+
+def test_damaged_weights_are_reported(tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_glm4v.checkpoint_path(), folder)
+    os.truncate(folder / "model.safetensors", 1_000_000)
+    server = GLM4VServer(folder, log_path=tmp_path / "server.log")
+    with pytest.raises(ServerStartError, match="a weight file is damaged or cut short") as raised:
+        server.start()
+    assert "safetensors" in raised.value.log_tail.lower()
+    assert find_leftovers(server.id) == []

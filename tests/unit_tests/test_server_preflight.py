@@ -1,0 +1,118 @@
+"""What is found wrong before anything starts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from langchain_glm4v.errors import ModelNotFoundError, PortInUseError
+from langchain_glm4v.server.preflight import check_port, free_port, resolve_model
+
+HOST = "127.0.0.1"
+SOURCES = Path(__file__).parents[2] / "src"
+
+
+def checkpoint(folder: Path, **config: object) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def without(packages: tuple[str, ...], folder: Path) -> dict[str, str]:
+    """Environment of a Python that has everything installed here but `packages`."""
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith((*packages, "__editable__")):
+            (folder / entry.name).symlink_to(entry)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(SOURCES)])}
+
+
+def last_line_of_start(environment: dict[str, str]) -> str:
+    program = "from langchain_glm4v.server import GLM4VServer; GLM4VServer('tiny').start()"
+    # -S: the folder of the environment stands for site-packages
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.stderr.splitlines()[-1]
+
+
+def test_folder_with_a_checkpoint(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "mine", model_type="glm4v")
+    found = resolve_model(str(folder))
+    assert (found.location, found.name, found.is_local) == (str(folder), "mine", True)
+
+
+def test_repository_is_passed_on() -> None:
+    found = resolve_model("zai-org/GLM-4.1V-9B-Thinking")
+    assert found.location == found.name == "zai-org/GLM-4.1V-9B-Thinking"
+    assert not found.is_local
+
+
+@pytest.mark.parametrize("name", ["", "gpt", "a/b/c", "./nowhere", "/no/such", "org/", "../x"])
+def test_anything_else_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(
+        ModelNotFoundError, match="give 'tiny', the folder of a checkpoint"
+    ) as raised:
+        resolve_model(name)
+    assert "\n" not in str(raised.value)
+
+
+def test_misspelt_names_are_recognised(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "glm-tuned", model_type="glm4v")
+    with pytest.raises(ModelNotFoundError, match="did you mean 'tiny'"):
+        resolve_model("tinny")
+    with pytest.raises(ModelNotFoundError, match=r"did you mean '.*/glm-tuned'"):
+        resolve_model(str(tmp_path / "glm-tunde"))
+
+
+def test_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"it has no config\.json"):
+        resolve_model(str(tmp_path))
+
+
+def test_folder_with_a_broken_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelNotFoundError, match="is not JSON"):
+        resolve_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("config", ['{"model_type": "qwen3"}', "{}", "[]"])
+def test_folder_with_another_model(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ModelNotFoundError, match=r"a GLM-4\.1V checkpoint has 'glm4v'"):
+        resolve_model(str(tmp_path))
+
+
+def test_no_engine_installed(tmp_path: Path) -> None:
+    line = last_line_of_start(without(("vllm",), tmp_path))
+    assert "EngineNotInstalledError: vLLM is not installed" in line
+    assert "pip install" in line
+
+
+def test_no_miniature_installed(tmp_path: Path) -> None:
+    environment = without(("tiny_glm4v", "langchain_glm4v_tiny"), tmp_path)
+    line = last_line_of_start(environment)
+    assert "ModelNotFoundError: model 'tiny' is not installed" in line
+    assert "pip install ./serve/tiny_glm4v" in line
+
+
+def test_busy_port() -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(PortInUseError, match=f"port {port} of {HOST}"):
+            check_port(HOST, port)
+    check_port(HOST, port)
+
+
+def test_chosen_port_is_free() -> None:
+    check_port(HOST, free_port(HOST))
