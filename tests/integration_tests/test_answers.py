@@ -1,4 +1,4 @@
-"""The main job, end to end: a picture or a scanned page in, the right answer and its reasoning out."""
+"""The main job, end to end: a picture or a scanned page in, reasoning and the right answer out."""
 
 import runpy
 from collections.abc import Iterator

@@ -142,10 +142,10 @@ def test_model_gives_the_logits_of_transformers(
 
 def questions() -> list[list[Sample]]:
     """Exercises about one picture (some share it), about two, and with a given beginning."""
-    rng = random.Random(3)
     first = asked()
-    others = [replace(first, answer="Corner Bakery"), cut_thinking(rng, first)]
-    return [[first, *others], [asked(1)], [asked(2, count=2)]]
+    others = [replace(first, answer="Corner Bakery"), cut_thinking(random.Random(3), first)]
+    pair = replace(asked(2, count=2), answer="Both.")
+    return [[first, *others], [replace(asked(1), answer="4.75")], [pair]]
 
 
 def talk() -> list[list[Sample]]:
@@ -153,23 +153,33 @@ def talk() -> list[list[Sample]]:
     return [[dialogues.text_only(rng)] for _ in range(4)]
 
 
+def told(model: Model, batch: Batch) -> dict[tuple[int, ...], torch.Tensor]:
+    """The logits of each row, by the tokens that it should say."""
+    with torch.no_grad():
+        logits = model.lm_head(model.hidden(batch, batch.pixels / 255)[0])
+    rows = (
+        (batch.rows == k) & (batch.labels != batches.IGNORED)
+        for k in range(1, int(batch.rows.max()) + 1)
+    )
+    return {tuple(batch.labels[row].tolist()): logits[row] for row in rows}
+
+
 @pytest.mark.parametrize("make", [questions, talk])
-def test_rows_lose_packed_what_they_lose_alone(
+def test_packed_rows_are_as_alone(
     model: Model, tokenizer: Tokenizer, make: Callable[[], list[list[Sample]]]
 ) -> None:
     groups = make()
     packed = layout(tokenizer, groups)
-    assert len(packed.ids) < sum(map(len, groups)) == packed.rows.max()
-    loss, labels = 0.0, 0
+    alone = [layout(tokenizer, [[sample]]) for group in groups for sample in group]
+    assert len(packed.ids) < len(alone)
+    expected = {said: logits for batch in alone for said, logits in told(model, batch).items()}
+    assert len(expected) == len(alone)
+    torch.testing.assert_close(told(model, packed), expected, atol=1e-4, rtol=1e-4)
     with torch.no_grad():
-        for sample in (sample for group in groups for sample in group):
-            alone = layout(tokenizer, [[sample]])
-            count = int((alone.labels != batches.IGNORED).sum())
-            loss += count * model(alone, alone.pixels / 255)["text"].item()
-            labels += count
-        together = model(packed, packed.pixels / 255)["text"].item()
-    assert labels == (packed.labels != batches.IGNORED).sum()
-    assert together == pytest.approx(loss / labels, rel=1e-4)
+        losses = [model(batch, batch.pixels / 255)["text"].item() for batch in alone]
+        loss = model(packed, packed.pixels / 255)["text"].item()
+    lengths = [int((batch.labels != batches.IGNORED).sum()) for batch in alone]
+    assert loss == pytest.approx(np.average(losses, weights=lengths), rel=1e-5)
 
 
 def test_loss_is_on_what_the_model_should_say(tokenizer: Tokenizer) -> None:
@@ -422,6 +432,10 @@ BOX, OTHER = "[100,100,200,200]", "[500,500,900,900]"
 )
 def test_overlap(answer: str, score: float) -> None:
     assert evaluate.overlap(answer, f"[{BOX},{OTHER}]") == score
+
+
+def test_overlap_takes_each_box_once() -> None:
+    assert evaluate.overlap(f"[{BOX},{OTHER}]", f"[{BOX},[100,100,200,190]]") == 0
 
 
 @pytest.mark.parametrize(

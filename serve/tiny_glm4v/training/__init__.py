@@ -1,0 +1,1 @@
+"""How the miniature is made: exercises, tokenizer, training, evaluation."""
