@@ -66,7 +66,7 @@ def _boxes(text: str) -> list[list[float]]:
         boxes = ast.literal_eval(found.group()) if found else []
     except (SyntaxError, TypeError, ValueError):
         return []
-    return sorted(box for box in boxes if len(box) == 4)
+    return sorted(box for box in boxes if isinstance(box, list) and len(box) == 4)
 
 
 def overlap(answer: str, truth: str) -> float:
