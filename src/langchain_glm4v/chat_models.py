@@ -11,7 +11,15 @@ import asyncio
 import ipaddress
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, closing
 from functools import lru_cache
 from types import TracebackType
@@ -32,6 +40,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from langchain_glm4v import profiles
 from langchain_glm4v._version import __version__
 from langchain_glm4v.content_blocks import PROVIDER
+from langchain_glm4v.errors import MediaError
 from langchain_glm4v.messages import to_wire
 from langchain_glm4v.reasoning import Piece, Splitter, parse
 from langchain_glm4v.server import GLM4VServer, registry
@@ -236,7 +245,8 @@ class ChatGLM4V(BaseChatOpenAI):
     def close(self) -> None:
         """Close the connections and let go of the managed server, if there is one.
 
-        May be called again. A client passed in as `http_client` stays open: its owner closes it.
+        The server's last user lets running requests finish. May be called again. A client passed in
+        as `http_client` stays open: its owner closes it.
         Connections of async calls are closed by `aclose`.
         """
         if self.http_client is None and self.root_client is not None:
@@ -330,6 +340,8 @@ class ChatGLM4V(BaseChatOpenAI):
             body["response_format"] = _response_format(response_format)
         body.update(kwargs.get("extra_body") or {})
         messages = to_wire(self._convert_input(input_).to_messages())
+        if self._server is not None:
+            _refuse_remote_pictures(messages)
         return {**payload, "extra_body": body, "messages": messages}
 
     def _create_chat_result(
@@ -512,6 +524,19 @@ def _extras(reasoning: str, boxes: tuple[str, ...]) -> dict[str, Any]:
 def _given_reasoning(fields: Mapping[str, Any]) -> str:
     """The reasoning that the server split off itself; vLLM and hosts name the field differently."""
     return fields.get("reasoning") or fields.get("reasoning_content") or ""
+
+
+def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise for a picture that the server would have to fetch; a managed one fetches nothing."""
+    for message in messages:
+        parts = message["content"] if isinstance(message["content"], list) else []
+        for part in parts:
+            url = part.get("image_url", {}).get("url", "")
+            if url.lower().startswith(("http://", "https://")):
+                raise MediaError(
+                    f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
+                    "download the picture and give its path or base64"
+                )
 
 
 def _response_format(wanted: Mapping[str, Any] | type) -> dict[str, Any]:

@@ -122,4 +122,4 @@ def test_answer_is_forced_when_the_thinking_budget_is_spent(model: ChatGLM4V) ->
     limited = model.bind(extra_body={"thinking_token_budget": 4})
     reply = limited.invoke([question("What is the Date?", "receipt.png")])
     assert reply.text == "2026-11-22"
-    assert reply.additional_kwargs["reasoning_content"] == "The line reads"
+    assert reply.additional_kwargs["reasoning_content"] == 'The line reads "'

@@ -11,7 +11,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from PIL import Image, ImageDraw
 from pydantic import SecretStr
 
-from langchain_glm4v import ChatGLM4V, GLM4VServer
+from langchain_glm4v import ChatGLM4V, GLM4VServer, MediaError
 from langchain_glm4v.server import find_leftovers
 
 QUESTION = "Read the text."
@@ -140,11 +140,15 @@ def test_a_wrong_key(server: GLM4VServer) -> None:
 
 
 def test_managed_models_share_a_server_and_leave_nothing(server: GLM4VServer) -> None:
-    before = find_leftovers()
     with ChatGLM4V.managed("tiny", max_model_len=2048, max_tokens=4) as model:
+        assert model._server is not None
+        own = model._server.id
         with ChatGLM4V.managed("tiny", max_model_len=2048, temperature=0) as other:
             assert other.openai_api_base == model.openai_api_base != server.base_url
-            assert len(find_leftovers()) > len(before)
+            assert find_leftovers(own)
         assert any(said(model.invoke("Hello")))
+        remote = {"type": "image", "url": "https://example.invalid/a.png"}
+        with pytest.raises(MediaError, match=r"fetches nothing .*'https://example.invalid/a.png'"):
+            model.invoke(asked(remote))
 
-    assert find_leftovers() == before
+    assert not find_leftovers(own)

@@ -23,8 +23,10 @@ from langchain_glm4v.server.options import CHAT_TEMPLATE
 from langchain_glm4v.server.probes import Client, check_rendering
 
 # A program that starts a server, says how far it is, and asks for a very long answer.
+# Programs that a shell runs in the background ignore Ctrl-C and so do their children: not this one.
 PROGRAM = """
-import http.client, json, sys
+import http.client, json, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from langchain_glm4v.server import GLM4VServer
 
 def report(stage):
@@ -71,7 +73,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[str]]:
     started = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     yield started
     if started.poll() is None:

