@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from PIL import Image
@@ -12,6 +13,10 @@ from pydantic import SecretStr
 
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.server import GLM4VServer
+from tiny_glm4v import checkpoint_path
+from training.pictures import Picture
+from training.reference import Reference
+from training.sample import ask
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MEDIA = EXAMPLES / "media"
@@ -123,3 +128,18 @@ def test_answer_is_forced_when_the_thinking_budget_is_spent(model: ChatGLM4V) ->
     reply = limited.invoke([question("What is the Date?", "receipt.png")])
     assert reply.text == "2026-11-22"
     assert reply.additional_kwargs["reasoning_content"] == 'The line reads "'
+
+
+def test_vllm_and_transformers_say_the_same(model: ChatGLM4V) -> None:
+    """Boxes show it first: each digit hangs on small differences."""
+    reference = Reference(checkpoint_path())
+    for text in ("Where is the blue square?", "Where is the green circle?", "Describe this image."):
+        picture = Picture(np.asarray(Image.open(MEDIA / "shapes.png").convert("RGB")))
+        wire = model._get_request_payload([question(text, "shapes.png")])
+        raw = model.root_client.chat.completions.create(
+            model=model.model_name,
+            messages=wire["messages"],
+            temperature=0,
+            extra_body={**wire["extra_body"], "include_stop_str_in_output": True},
+        )
+        assert raw.choices[0].message.content == reference(ask("any", text, "", "", [picture]))

@@ -65,6 +65,8 @@ def config(tokenizer: Tokenizer) -> Glm4vConfig:
             "num_hidden_layers": 8,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
+            # transformers always has these biases; vLLM drops them unless the configuration says so
+            "attention_bias": True,
             "max_position_embeddings": 8192,
             "rms_norm_eps": 1e-5,
             "pad_token_id": token("<|endoftext|>"),
