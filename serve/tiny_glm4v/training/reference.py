@@ -6,14 +6,12 @@ import torch
 import transformers
 from PIL import Image
 
-from langchain_glm4v.server.entrypoint import declare_torchvision_operators, hide_if_broken
+from langchain_glm4v.server.entrypoint import declare_torchvision_operators
 
 from .sample import Sample
 
 # Before the first class of transformers is asked for: only then does it import torchvision.
 declare_torchvision_operators()
-hide_if_broken("torchaudio")
-hide_if_broken("torchcodec")
 
 
 class Reference:
