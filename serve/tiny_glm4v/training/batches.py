@@ -100,9 +100,7 @@ class Batch:
     ids: torch.Tensor  # (S, L) int64
     labels: torch.Tensor  # (S, L) int64, the token to predict at each place, or IGNORED
     positions: torch.Tensor  # (3, S, L) int64: time, height, width
-    visual: (
-        torch.Tensor
-    )  # (S, L) int64: 1 + number of the visual token that stands here, 0 for text
+    visual: torch.Tensor  # (S, L) int64: 1 + number of the visual token here, 0 for text
     items: torch.Tensor  # (S, L) int64: 1 + number of the item within its sequence, 0 for padding
     rows: torch.Tensor  # (S, L) int64: number of the row in the batch from 1, 0 for heads
     pixels: torch.Tensor  # (N, H, W, 3) uint8
