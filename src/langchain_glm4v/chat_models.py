@@ -8,9 +8,7 @@ text to reasoning and answer.
 """
 
 import asyncio
-import ipaddress
 import os
-import ssl
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -20,13 +18,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, closing
-from functools import lru_cache
+from contextlib import AbstractContextManager, aclosing, closing
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import urlsplit
 
-import httpx2
 import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
@@ -39,11 +34,14 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from langchain_glm4v import profiles
 from langchain_glm4v._version import __version__
+from langchain_glm4v.clients import Connection, LoopLocal, explained
 from langchain_glm4v.content_blocks import PROVIDER
-from langchain_glm4v.errors import MediaError
+from langchain_glm4v.errors import MediaError, ServerUnreachableError
 from langchain_glm4v.messages import to_wire
 from langchain_glm4v.reasoning import Piece, Splitter, parse
-from langchain_glm4v.server import GLM4VServer, registry
+from langchain_glm4v.server import registry
+from langchain_glm4v.server.options import ServerOptions
+from langchain_glm4v.server.registry import Lease
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 """Where `vllm serve` listens unless told otherwise."""
@@ -112,7 +110,9 @@ class ChatGLM4V(BaseChatOpenAI):
 
     Raises:
         MediaError: By every call, if a picture cannot be sent.
-        openai.APIError: By every call, if the server cannot be reached or refuses the request.
+        ServerUnreachableError: By every call, if nothing answers at `base_url`, or after `close`.
+        ServerTimeoutError: By every call, if the server took longer than `timeout`.
+        openai.APIStatusError: By every call, if the server refuses the request.
     """
 
     model_name: str = Field(default=profiles.DEFAULT_MODEL, alias="model")
@@ -149,7 +149,8 @@ class ChatGLM4V(BaseChatOpenAI):
 
     use_responses_api: bool | None = False
 
-    _server: GLM4VServer | None = PrivateAttr(default=None)
+    _lease: Lease | None = PrivateAttr(default=None)
+    _closed: bool = PrivateAttr(default=False)
 
     @classmethod
     def managed(
@@ -182,18 +183,18 @@ class ChatGLM4V(BaseChatOpenAI):
         fields = {key: options.pop(key) for key in list(options) if key in names}
         if taken := sorted(_DECIDED_BY_SERVER & fields.keys()):
             raise TypeError(f"{', '.join(taken)} cannot be set: the managed server decides")
-        server = registry.acquire(GLM4VServer(model, **options).options, on_progress)
+        lease = registry.acquire(ServerOptions(model=model, **options), on_progress)
         try:
             chat = cls(
-                model=server.served_model_name,
-                base_url=server.base_url,
-                api_key=SecretStr(server.api_key),
+                model=lease.server.served_model_name,
+                base_url=lease.server.base_url,
+                api_key=SecretStr(lease.server.api_key),
                 **fields,
             )
         except BaseException:
-            registry.release(server)
+            lease.release()
             raise
-        chat._server = server
+        chat._lease = lease
         return chat
 
     @model_validator(mode="after")
@@ -201,26 +202,24 @@ class ChatGLM4V(BaseChatOpenAI):
         """Build the HTTP clients. Replaces the parent's way, which reads variables of OpenAI's."""
         if self.n is not None and (self.n < 1 or (self.n > 1 and self.streaming)):
             raise ValueError(f"n is {self.n}: it must be at least 1, and 1 when streaming")
-        connection: dict[str, Any] = {"proxy": self.openai_proxy, "verify": _tls()}
-        if self.openai_proxy is None and _is_this_machine(self.openai_api_base):
-            connection["trust_env"] = False  # the variables name proxies
-        options: dict[str, Any] = {
-            "base_url": self.openai_api_base,
-            "api_key": self.openai_api_key.get_secret_value(),
-            "timeout": self.request_timeout,
-            "default_headers": self._headers(),
-            "default_query": self.default_query,
-        }
-        if self.max_retries is not None:
-            options["max_retries"] = self.max_retries
+        connection = Connection(
+            base_url=self.openai_api_base,
+            api_key=self.openai_api_key.get_secret_value(),
+            headers=self.default_headers,
+            query=self.default_query,
+            organization=self.openai_organization,
+            timeout=self.request_timeout,
+            max_retries=self.max_retries,
+            proxy=self.openai_proxy,
+        )
         if self.client is None:
-            http = self.http_client or openai.DefaultHttpxClient(**connection)
-            self.root_client = openai.OpenAI(**options, http_client=http)
+            self.root_client = connection.client(self.http_client)
             self.client = self.root_client.chat.completions
         if self.async_client is None:
-            http = self.http_async_client or openai.DefaultAsyncHttpxClient(**connection)
-            self.root_async_client = openai.AsyncOpenAI(**options, http_client=http)
-            self.async_client = self.root_async_client.chat.completions
+            self.root_async_client = LoopLocal(
+                lambda: connection.async_client(self.http_async_client)
+            )
+            self.async_client = self.root_async_client.completions
         return self
 
     @model_validator(mode="after")
@@ -228,38 +227,28 @@ class ChatGLM4V(BaseChatOpenAI):
         self._add_version("langchain-glm4v", __version__)
         return self
 
-    def _headers(self) -> dict[str, Any]:
-        """Headers of every request; they displace all that OpenAI's client takes from variables."""
-        lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-        names = [
-            name.strip() for name, colon, _ in (line.partition(":") for line in lines) if colon
-        ]
-        return {
-            **{name: openai.Omit() for name in names if name.lower() != "authorization"},
-            "Authorization": f"Bearer {self.openai_api_key.get_secret_value()}",
-            "OpenAI-Organization": self.openai_organization or openai.Omit(),
-            "OpenAI-Project": openai.Omit(),
-            **(self.default_headers or {}),
-        }
-
-    def close(self) -> None:
+    def close(self, *, drain: bool = True) -> None:
         """Close the connections and let go of the managed server, if there is one.
 
-        The server's last user lets running requests finish. May be called again. A client passed in
-        as `http_client` stays open: its owner closes it.
-        Connections of async calls are closed by `aclose`.
+        May be called again. A copy of a managed model shares its server: the first of them that is
+        closed lets go of it for all. A client passed in as `http_client` stays open: its owner
+        closes it. Calls of a closed model fail. Connections of async calls are closed by `aclose`.
+
+        Args:
+            drain: Whether the server, if this was its last user, lets running requests finish.
         """
+        self._closed = True
         if self.http_client is None and self.root_client is not None:
             self.root_client.close()
-        server, self._server = self._server, None
-        if server is not None:
-            registry.release(server)
+        if self._lease is not None:
+            self._lease.release(drain=drain)
 
-    async def aclose(self) -> None:
-        """As `close`, for the connections of async calls too."""
+    async def aclose(self, *, drain: bool = True) -> None:
+        """As `close`, for the connections of the running event loop's async calls too."""
         if self.http_async_client is None and self.root_async_client is not None:
             await self.root_async_client.close()
-        await asyncio.to_thread(self.close)  # a server may take a while to stop
+        # A server may take a while to stop.
+        await asyncio.to_thread(self.close, drain=drain)
 
     def __enter__(self) -> Self:
         return self
@@ -270,7 +259,8 @@ class ChatGLM4V(BaseChatOpenAI):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        # After Ctrl-C nobody waits for the answers that the server would finish.
+        self.close(drain=kind is None or issubclass(kind, Exception))
 
     async def __aenter__(self) -> Self:
         return self
@@ -281,7 +271,7 @@ class ChatGLM4V(BaseChatOpenAI):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        await self.aclose(drain=kind is None or issubclass(kind, Exception))
 
     @property
     def _llm_type(self) -> str:
@@ -340,9 +330,46 @@ class ChatGLM4V(BaseChatOpenAI):
             body["response_format"] = _response_format(response_format)
         body.update(kwargs.get("extra_body") or {})
         messages = to_wire(self._convert_input(input_).to_messages())
-        if self._server is not None:
+        if self._lease is not None:
             _refuse_remote_pictures(messages)
         return {**payload, "extra_body": body, "messages": messages}
+
+    def _explained(self) -> AbstractContextManager[None]:
+        """Around a request: errors say which server, and what to do."""
+        if self._closed:
+            message = f"this model of {self.openai_api_base} was closed; make a new one"
+            raise ServerUnreachableError(message)
+        if self._lease is None:
+            remedy = (
+                "set base_url or GLM4V_BASE_URL to where one listens, "
+                "or start one with ChatGLM4V.managed"
+            )
+        else:
+            remedy = (
+                f"its log, {self._lease.server.log_path}, tells why it ended; "
+                "close this model and start a new one with ChatGLM4V.managed"
+            )
+        return explained(self.openai_api_base, remedy)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with self._explained():
+            return super()._generate(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with self._explained():
+            return await super()._agenerate(messages, stop, run_manager, **kwargs)
 
     def _create_chat_result(
         self,
@@ -392,7 +419,7 @@ class ChatGLM4V(BaseChatOpenAI):
     ) -> Iterator[ChatGenerationChunk]:
         # The parent gets no run manager: it would show callbacks the raw text with pieces of tags.
         events = cast("Generator[ChatGenerationChunk]", super()._stream(messages, stop, **kwargs))
-        with closing(events):
+        with self._explained(), closing(events):
             for chunk in _split_stream(events):
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -409,11 +436,12 @@ class ChatGLM4V(BaseChatOpenAI):
         events = cast(
             "AsyncGenerator[ChatGenerationChunk]", super()._astream(messages, stop, **kwargs)
         )
-        async with aclosing(events):
-            async for chunk in _asplit_stream(events):
-                if run_manager:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        with self._explained():
+            async with aclosing(events):
+                async for chunk in _asplit_stream(events):
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
 
 def _split_generation(generation: ChatGeneration, choice: Mapping[str, Any]) -> ChatGeneration:
@@ -548,20 +576,3 @@ def _response_format(wanted: Mapping[str, Any] | type) -> dict[str, Any]:
         "type": "json_schema",
         "json_schema": {"name": wanted.__name__, "schema": schema},
     }
-
-
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    # Reading the certificates takes longer than all else that a constructor does.
-    return httpx2.create_ssl_context()
-
-
-def _is_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified

@@ -2,15 +2,23 @@
 
 GLM4VError
 ├── ServerError                  the managed vLLM server
+│   ├── ServerOptionError        an option's value is not accepted (also a ValueError)
 │   ├── EngineNotInstalledError  no vLLM in this environment
 │   ├── ModelNotFoundError       no such checkpoint (also a ValueError)
 │   ├── PortInUseError           the wanted port is taken
 │   ├── ServerStartError         the server died, or was not ready in time
-│   └── TemplateError            the server renders prompts wrongly
+│   ├── TemplateError            the server renders prompts wrongly
+│   ├── ServerUnreachableError   nothing answers a call (also OpenAI's and LangChain's)
+│   └── ServerTimeoutError       no answer in time (also OpenAI's and LangChain's)
 └── MediaError                   a picture or document (also a ValueError)
     ├── MediaNotFoundError       the path leads nowhere (also a FileNotFoundError)
     └── UnsupportedMediaError    the bytes are not of a kind the model takes
 """
+
+from typing import Any
+
+import openai
+from langchain_core.exceptions import ModelConnectionError, ModelTimeoutError
 
 
 class GLM4VError(Exception):
@@ -19,6 +27,10 @@ class GLM4VError(Exception):
 
 class ServerError(GLM4VError):
     """The managed vLLM server cannot be used."""
+
+
+class ServerOptionError(ServerError, ValueError):
+    """An option of the server has a value that is not accepted."""
 
 
 class EngineNotInstalledError(ServerError):
@@ -47,6 +59,28 @@ class ServerStartError(ServerError):
 
 class TemplateError(ServerError):
     """The server renders a conversation differently from the chat template."""
+
+
+class ServerUnreachableError(ServerError, openai.APIConnectionError, ModelConnectionError):
+    """Nothing answers at the server's address, or the connection broke.
+
+    Attributes:
+        request: The HTTP request that failed; None if none was made.
+    """
+
+    def __init__(self, message: str, request: Any = None) -> None:
+        openai.APIConnectionError.__init__(self, message=message, request=request)
+
+
+class ServerTimeoutError(ServerError, openai.APITimeoutError, ModelTimeoutError):
+    """The server did not answer in time.
+
+    Attributes:
+        request: The HTTP request that failed.
+    """
+
+    def __init__(self, message: str, request: Any) -> None:
+        openai.APIConnectionError.__init__(self, message=message, request=request)
 
 
 class MediaError(GLM4VError, ValueError):

@@ -120,17 +120,22 @@ def test_fetches_nothing(server: GLM4VServer) -> None:
 
 
 def test_thinking_budget_is_kept(server: GLM4VServer) -> None:
-    status, reply = ask(
-        server,
-        "Hello",
-        max_tokens=40,
-        ignore_eos=True,
-        skip_special_tokens=False,
-        thinking_token_budget=5,
-        structured_outputs={"regex": r"<think>[a-z]*</think><answer>[a-z]*"},
-    )
-    assert status == 200
-    assert "</think><answer>" in reply["choices"][0]["message"]["content"]
+    def written(**more: object) -> list[int]:
+        status, reply = ask(
+            server, "Hello", temperature=0, max_tokens=100, return_token_ids=True, **more
+        )
+        assert status == 200
+        tokens: list[int] = reply["choices"][0]["token_ids"]
+        return tokens
+
+    tags = {"model": "tiny", "prompt": "<think></think><answer>", "add_special_tokens": False}
+    start, *end = post(server, "/tokenize", tags, server.api_key)[1]["tokens"]
+    unlimited = written()
+    assert unlimited[0] == start
+    budget = unlimited.index(end[0]) // 2  # too little for the thinking
+    limited = written(thinking_token_budget=budget)
+    assert limited[: budget + 3] == [*unlimited[: budget + 1], *end]
+    assert len(limited) > budget + 3
 
 
 def test_renders_as_transformers_does(server: GLM4VServer) -> None:
@@ -160,19 +165,10 @@ def test_self_check_tells_what_it_was_refused(server: GLM4VServer) -> None:
         check_rendering(client, "other")
 
 
-def test_ctrl_c_while_starting_leaves_nothing(child: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("moment", ["configuring engine", "streaming"])
+def test_ctrl_c_leaves_nothing(child: subprocess.Popen[str], moment: str) -> None:
     server_id = server_id_of(child)
-    read_until(child, "loading engine")
-    time.sleep(3)  # into the imports
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate()
-    assert errors.strip().endswith("KeyboardInterrupt")
-    assert find_leftovers(server_id) == []
-
-
-def test_ctrl_c_while_answering_leaves_nothing(child: subprocess.Popen[str]) -> None:
-    server_id = server_id_of(child)
-    read_until(child, "streaming")
+    read_until(child, moment)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate()
     assert errors.strip().endswith("KeyboardInterrupt")
@@ -228,3 +224,15 @@ def test_damaged_weights_are_reported(tmp_path: Path) -> None:
         server.start()
     assert "safetensors" in raised.value.log_tail.lower()
     assert find_leftovers(server.id) == []
+
+
+def test_model_that_no_hub_gives_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    server = GLM4VServer("zai-org/GLM-4.1V-9B-Thinkin", log_path=tmp_path / "server.log")
+    with pytest.raises(
+        ServerStartError, match=r"hub cannot be reached.* no folder .* did you mean"
+    ):
+        server.start()

@@ -51,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    print("Starting to load model\nLoading weights took 1 seconds", flush=True)
+    print("non-default args: {}\nStarting to load model\nLoading weights took 1 s", flush=True)
     if FAULT == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.Popen(["sleep", "1000"])  # inherits the deafness

@@ -1,20 +1,30 @@
 """`ChatGLM4V` against replies as vLLM writes them."""
 
+import asyncio
 import json
+import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.exceptions import ModelConnectionError, ModelTimeoutError
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from langchain_glm4v import ChatGLM4V, MediaNotFoundError
+from langchain_glm4v import (
+    ChatGLM4V,
+    MediaNotFoundError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+)
 
 THOUGHT, ANSWER = "I look.\nThe total is 42.", "It is 42 <b>euros</b>."
 RAW = f"<think>{THOUGHT}</think>\n<answer>It is <|begin_of_box|>42<|end_of_box|> <b>euros</b>."
@@ -381,7 +391,8 @@ FOREIGN_VARIABLES = {
     "OPENAI_ORGANIZATION": "leak",
     "OPENAI_PROJECT_ID": "leak",
     "OPENAI_PROXY": "http://leak.invalid",
-    "OPENAI_CUSTOM_HEADERS": "X-Leak: leak\nauthorization: Bearer sk-leak\nX-Other:leak",
+    "OPENAI_CUSTOM_HEADERS": "X-Leak: leak\nauthorization: Bearer sk-leak\nX-Other:leak\n"
+    "Content-Type: leak\naccept: leak",
     "LANGSMITH_GATEWAY": "true",
     "LANGSMITH_GATEWAY_API_KEY": "lsv2_leak",
     "LANGSMITH_API_KEY": "lsv2_leak",
@@ -405,6 +416,7 @@ async def test_variables_of_openai_are_never_used(
         assert request.headers.get_list("authorization") == [
             f"Bearer {own.get('api_key', 'EMPTY')}"
         ]
+        assert request.headers["content-type"] == "application/json"
         sent = f"{request.url} {request.headers.raw!r} {request.content!r}"
         assert "leak" not in sent.lower()
         assert "openai-" not in sent.lower()
@@ -501,20 +513,84 @@ async def test_other_requests_take_the_proxy(monkeypatch: pytest.MonkeyPatch) ->
     assert paths == ["http://glm.invalid/v1/chat/completions"] * 2
 
 
+@pytest.mark.enable_socket
+def test_one_model_in_several_event_loops() -> None:
+    with recorder() as (url, paths):
+        model = ChatGLM4V(base_url=f"{url}/v1", max_retries=0)
+
+        async def two() -> tuple[BaseMessage, ...]:
+            return await asyncio.gather(model.ainvoke("Hi"), model.ainvoke("Hi"))
+
+        for reply in [*asyncio.run(two()), *asyncio.run(two())]:
+            check(reply)
+        with ThreadPoolExecutor() as threads:
+            for replies in threads.map(lambda _: asyncio.run(two()), range(4)):
+                check(replies[1])
+
+    assert len(paths) == 12
+
+
 @pytest.mark.asyncio
 async def test_close() -> None:
     model = ChatGLM4V()
+    client = model.root_async_client.current
     await model.aclose()
     model.close()
     assert model.root_client.is_closed()
-    assert model.root_async_client.is_closed()
+    assert client.is_closed()
+    with pytest.raises(ServerUnreachableError, match="was closed; make a new one"):
+        model.invoke("Hi")
+
+
+async def called_in_every_way(model: ChatGLM4V, check: Callable[[], Any]) -> None:
+    with check():
+        model.invoke("Hi")
+    with check():
+        list(model.stream("Hi"))
+    with check():
+        await model.ainvoke("Hi")
+    with check():
+        async for _ in model.astream("Hi"):
+            pass
+
+
+@pytest.mark.enable_socket
+@pytest.mark.asyncio
+async def test_nothing_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        model = ChatGLM4V(base_url=url, max_retries=0)
+
+        def unreachable() -> AbstractContextManager[Any]:
+            return pytest.raises(
+                ServerUnreachableError, match=rf"server at {url} \(.+\): set base_url or GLM4V_BASE"
+            )
+
+        await called_in_every_way(model, unreachable)
+    assert issubclass(ServerUnreachableError, openai.APIConnectionError | ModelConnectionError)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.asyncio
+async def test_no_answer_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        model = ChatGLM4V(base_url=url, max_retries=0, timeout=0.05)
+
+        def late() -> AbstractContextManager[Any]:
+            return pytest.raises(ServerTimeoutError, match=f"server at {url} .* longer timeout")
+
+        await called_in_every_way(model, late)
+    assert issubclass(ServerTimeoutError, openai.APITimeoutError | ModelTimeoutError)
 
 
 def test_close_leaves_a_client_given_by_hand_open() -> None:
     fake = FakeVLLM()
     with fake.model() as model:
         model.invoke("Hi")
-    check(model.invoke("Hi"))
+    assert model.http_client
+    assert not model.http_client.is_closed
 
 
 def test_managed_refuses_what_it_does_not_know() -> None:

@@ -3,10 +3,12 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from langchain_glm4v.server import options
+from langchain_glm4v.errors import ServerError, ServerOptionError
+from langchain_glm4v.server import GLM4VServer, options
 from langchain_glm4v.server.options import ServerOptions, choose_dtype, command, environment
 from langchain_glm4v.server.preflight import Checkpoint, Engine
 
@@ -25,6 +27,72 @@ def variables(
     inherited: dict[str, str], checkpoint: Checkpoint = LOCAL, engine: Engine = CPU
 ) -> dict[str, str]:
     return environment(inherited, checkpoint, engine, server_id="abc", api_key="secret")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("model", 3, "a str or a path"),
+        ("port", 0, "1 to 65535, or None"),
+        ("port", 65536, "1 to 65535, or None"),
+        ("port", "8000", "1 to 65535, or None"),
+        ("port", True, "1 to 65535, or None"),
+        ("served_model_name", "", "not empty, or None"),
+        ("dtype", None, "not empty"),
+        ("max_model_len", 0, "above 0, or None"),
+        ("max_model_len", "8k", "above 0, or None"),
+        ("images_per_prompt", -1, "0 or above"),
+        ("images_per_prompt", None, "0 or above"),
+        ("startup_timeout", 0, "seconds above 0"),
+        ("startup_timeout", float("inf"), "seconds above 0"),
+        ("startup_timeout", None, "seconds above 0"),
+        ("shutdown_timeout", -0.5, "seconds, 0 or above"),
+        ("shutdown_timeout", float("nan"), "seconds, 0 or above"),
+        ("log_path", 7, "a str, a path, or None"),
+        ("extra_args", "--seed 1", "a str for each argument"),
+        ("extra_args", ["--seed", 1], "a str for each argument"),
+    ],
+)
+def test_value_that_cannot_be_is_refused_in_one_line(name: str, value: Any, accepted: str) -> None:
+    given = {"model": "tiny", name: value}
+    with pytest.raises(ServerOptionError) as raised:
+        ServerOptions(**given)
+    assert str(raised.value).startswith(f"{name} is {value!r}: it must be ")
+    assert str(raised.value).endswith(accepted)
+    assert isinstance(raised.value, ServerError)
+    assert isinstance(raised.value, ValueError)
+    with pytest.raises(ServerOptionError):
+        GLM4VServer(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 1),
+        ("port", 65535),
+        ("max_model_len", 1),
+        ("images_per_prompt", 0),
+        ("startup_timeout", 1),
+        ("shutdown_timeout", 0),
+    ],
+)
+def test_values_at_the_limits_are_accepted(name: str, value: Any) -> None:
+    given: dict[str, Any] = {name: value}
+    assert getattr(ServerOptions("tiny", **given), name) == value
+
+
+def test_options_that_mean_the_same_are_equal() -> None:
+    given = ServerOptions(Path("tiny"), log_path="server.log", extra_args=["--seed", "1"])
+    same = ServerOptions("tiny", log_path=Path("server.log"), extra_args=("--seed", "1"))
+    assert given == same
+    assert hash(given) == hash(same)
+    assert GLM4VServer(**vars(given)).options == given
+
+
+def test_unknown_option_is_refused() -> None:
+    unknown: dict[str, Any] = {"max_len": 1}
+    with pytest.raises(TypeError, match="max_len"):
+        ServerOptions("tiny", **unknown)
 
 
 def test_command_renders_with_our_template_and_splits_no_reasoning() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from langchain_glm4v.errors import ModelNotFoundError, PortInUseError
-from langchain_glm4v.server.preflight import check_port, free_port, resolve_model
+from langchain_glm4v.server.preflight import check_port, folder_hint, free_port, resolve_model
 
 HOST = "127.0.0.1"
 SOURCES = Path(__file__).parents[2] / "src"
@@ -71,6 +71,26 @@ def test_misspelt_names_are_recognised(tmp_path: Path) -> None:
         resolve_model("tinny")
     with pytest.raises(ModelNotFoundError, match=r"did you mean '.*/glm-tuned'"):
         resolve_model(str(tmp_path / "glm-tunde"))
+
+
+@pytest.mark.parametrize(
+    ("model", "meant"),
+    [
+        ("zai-org/GLM-4.1V-9B-Thinkin", "; did you mean 'zai-org/GLM-4.1V-9B-Thinking'?"),
+        ("checkpoints/tunde", "; did you mean 'checkpoints/tuned'?"),
+        ("zai-org/GLM-4.1V-9B-Thinking", ""),
+        ("someone/fork", ""),
+    ],
+)
+def test_hint_for_what_no_hub_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, meant: str
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint(tmp_path / "checkpoints" / "tuned", model_type="glm4v")
+    monkeypatch.chdir(tmp_path)
+    assert not resolve_model(model).is_local
+    assert folder_hint(model) == f"; there is no folder {model!r} here either{meant}"
+    assert folder_hint("checkpoints/tuned") == folder_hint("tiny") == ""
 
 
 def test_folder_without_a_checkpoint(tmp_path: Path) -> None:

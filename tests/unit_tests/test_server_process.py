@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,7 @@ def test_proxies_are_not_asked_for_loopback(model: str, monkeypatch: pytest.Monk
         ("RuntimeError: Cannot find any model weights with", "weights are missing"),
         ("huggingface_hub.errors.GatedRepoError: gated repo", "your token"),
         ("OSError: We couldn't connect to 'https://hub'", "check the network"),
+        ("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find", "check the network"),
         ("OSError: libcudart.so.13: cannot open", "do not fit the driver"),
         ("OSError: [Errno 28] No space left on device", "free some space"),
         ("RuntimeError: Failed core proc(s): {'EngineCore': -9}", "using too much memory"),
@@ -210,9 +212,58 @@ def test_killed_server_is_reported(model: str, monkeypatch: pytest.MonkeyPatch) 
 def test_server_that_never_answers(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLM4V_STAND_IN", "stuck")
     server = GLM4VServer(model, startup_timeout=1.0)
-    with pytest.raises(ServerStartError, match="not ready after 1 s"):
+    with pytest.raises(ServerStartError, match=r"after 1 s, still .*: raise startup_timeout"):
         server.start()
     assert find_leftovers(server.id) == []
+
+
+@pytest.mark.parametrize(
+    "says", ["Repository Not Found for url: https://hub", "We couldn't connect to 'https://hub'"]
+)
+def test_model_that_no_hub_gives_may_be_misspelt(
+    monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", f"says {says}")
+    with pytest.raises(
+        ServerStartError, match=r"no folder 'zai-org/GLM-4.1V-9B-Thinkin' here .* did you mean"
+    ) as raised:
+        GLM4VServer("zai-org/GLM-4.1V-9B-Thinkin").start()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", "file/server.log"])
+def test_log_that_cannot_be_written(model: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    server = GLM4VServer(model, log_path=tmp_path / name)
+    with pytest.raises(ServerStartError, match=r"log cannot be written: .*; give as log_path"):
+        server.start()
+    assert find_leftovers(server.id) == []
+    assert server not in process._running
+
+
+def test_command_that_the_system_refuses(model: str) -> None:
+    server = GLM4VServer(model, extra_args=["x" * 1_000_000])
+    with pytest.raises(ServerStartError, match=r"cannot be run: .* too long.* shorter extra_args"):
+        server.start()
+    assert server not in process._running
+
+
+def test_start_removes_old_logs_that_nobody_writes(model: str, tmp_path: Path) -> None:
+    def aged(path: Path, days: float) -> Path:
+        path.touch()
+        os.utime(path, (then := time.time() - days * 24 * 3600, then))
+        return path
+
+    old = aged(tmp_path / "glm4v-server-0123.log", 8)
+    recent = aged(tmp_path / "glm4v-server-4567.log", 6)
+    foreign = aged(tmp_path / "other.log", 8)
+    with GLM4VServer(model) as running:
+        aged(running.log_path, 8)
+        with GLM4VServer(model):
+            assert not old.exists()
+        assert recent.exists()
+        assert foreign.exists()
+        assert running.log_path.exists()
 
 
 @pytest.mark.parametrize(
@@ -262,6 +313,36 @@ def test_server_that_ignores_the_request_to_stop_is_killed_with_its_helpers(
     server = GLM4VServer(model, shutdown_timeout=0.5).start()
     assert len(find_leftovers(server.id)) == 3
     server.stop()
+    assert find_leftovers(server.id) == []
+
+
+def test_stop_from_another_thread_ends_a_start(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "stuck")
+    server = GLM4VServer(model)
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(server.start)
+        wait_until(lambda: bool(find_leftovers(server.id)))
+        server.stop()
+        with pytest.raises(ServerStartError, match="it was told to stop"):
+            starting.result()
+    assert find_leftovers(server.id) == []
+    assert server not in process._running
+
+
+def test_stop_cuts_the_stop_of_another_thread_short(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
+    server = GLM4VServer(model, shutdown_timeout=1000).start()
+    with ThreadPoolExecutor() as pool:
+        draining = pool.submit(server.stop)
+        aborting = pool.submit(server.stop, drain=False)
+        aborting.result()
+        server.start()
+        draining.result()
+        assert server.is_running  # the slower one left the new process alone
+    server.stop(drain=False)
     assert find_leftovers(server.id) == []
 
 
@@ -323,27 +404,40 @@ def test_server_still_running_at_exit_is_stopped(program: Program) -> None:
 
 
 def test_equal_options_share_a_server(model: str) -> None:
-    options = ServerOptions(model)
-    first, second = registry.acquire(options), registry.acquire(ServerOptions(model))
+    first, second = (registry.acquire(ServerOptions(model)) for _ in range(2))
     other = registry.acquire(ServerOptions(model, images_per_prompt=1))
-    assert first is second is not other
-    registry.release(first)
-    assert first.is_running
-    registry.release(second)
-    registry.release(other)
-    assert not first.is_running
-    assert not other.is_running
+    assert first.server is second.server is not other.server
+    first.release()
+    first.release()
+    assert second.server.is_running
+    second.release()
+    other.release()
+    assert not second.server.is_running
+    assert not other.server.is_running
 
 
-def test_shared_server_that_died_is_replaced(model: str) -> None:
+def test_shared_server_that_died_is_replaced(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    monkeypatch.setenv("GLM4V_STAND_IN", "deaf")  # has a helper outside its process group
     options = ServerOptions(model)
     dead = registry.acquire(options)
-    assert dead.pid
-    os.killpg(dead.pid, signal.SIGKILL)
-    wait_until(lambda: not dead.is_running)
+    assert dead.server.pid
+    os.killpg(dead.server.pid, signal.SIGKILL)
+    wait_until(lambda: not dead.server.is_running)
     fresh = registry.acquire(options)
-    assert fresh is not dead
-    registry.release(dead)
-    assert fresh.is_running
-    registry.release(fresh)
-    assert find_leftovers(fresh.id) == find_leftovers(dead.id) == []
+    assert fresh.server is not dead.server
+    assert find_leftovers(dead.server.id) == []
+    dead.release()
+    assert fresh.server.is_running
+    fresh.release(drain=False)
+    assert find_leftovers(fresh.server.id) == []
+
+
+def test_release_without_draining_waits_for_no_request(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
+    lease = registry.acquire(ServerOptions(model, shutdown_timeout=1000))
+    lease.release(drain=False)
+    assert not lease.server.is_running

@@ -8,12 +8,20 @@ TAIL_LINES = 40
 
 FIRST_STAGE = "loading engine"
 # What the engine writes when it begins a stage -> the stage, for people. In the order they come.
+# A download of weights is part of loading them: vLLM mentions it only once it is over.
 STAGES = (
+    (re.compile(r"non-default args: "), "configuring engine"),
     (re.compile(r"Starting to load model"), "loading weights"),
     (re.compile(r"Loading weights took"), "warming up"),
 )
 
+# Where a log begins to tell of a failure. Before that are warnings, and failures that a further
+# attempt overcame.
+ERROR = re.compile(r"^(\(\w+ pid=\d+\) )?(ERROR[ :]|Traceback )", re.MULTILINE)
 PORT_LOST = re.compile(r"address already in use", re.IGNORECASE)
+
+HUB_REFUSES = "the model hub does not give out this repository: check its id and your token"
+HUB_IS_AWAY = "the model hub cannot be reached: check the network, or give a checkpoint's folder"
 
 # What a failing server writes -> what is likely wrong and what to do. The first match counts.
 CAUSES = tuple(
@@ -52,11 +60,12 @@ CAUSES = tuple(
         ),
         (
             r"gated repo|401 client error|repository not found|not a valid model identifier",
-            "the model hub does not give out this repository: check its id and your token",
+            HUB_REFUSES,
         ),
         (
-            r"offline mode is enabled|couldn't connect to|connection error|max retries exceeded",
-            "the model hub cannot be reached: check the network, or give a checkpoint's folder",
+            r"offline mode is enabled|couldn't connect to|connection error|max retries exceeded"
+            r"|LocalEntryNotFoundError",
+            HUB_IS_AWAY,
         ),
         (
             r"libcuda|libcudart|cuda driver version|no cuda gpus are available",
@@ -66,9 +75,12 @@ CAUSES = tuple(
 )
 # How vLLM reports an engine process that a signal ended.
 ENGINE_SIGNAL = re.compile(r"Failed core proc\(s\): \{'\w+': -(\d+)")
+TOLD_TO_STOP = "it was told to stop"
 SIGNAL_CAUSES = {
     signal.SIGKILL: "it was killed, most likely for using too much memory: "
     "set max_model_len lower, or use a bigger machine",
+    signal.SIGTERM: TOLD_TO_STOP,
+    signal.SIGINT: TOLD_TO_STOP,  # how vLLM ends on SIGTERM while it starts
     signal.SIGBUS: "a weight file changed while it was read: start the server again",
     signal.SIGILL: "this vLLM build uses instructions that the CPU lacks: install one built for it",
 }
@@ -95,23 +107,30 @@ def stage(path: Path) -> str:
 
 def lost_port(path: Path) -> bool:
     """Whether the server that wrote the log at `path` found its port taken."""
-    return any(PORT_LOST.search(line) for line in _lines(path))
+    return bool(PORT_LOST.search(_failure(path)))
 
 
-def likely_cause(path: Path, exit_code: int | None) -> str:
+def likely_cause(path: Path, exit_code: int) -> str:
     """Why the server that wrote the log at `path` ended, as far as is known.
 
     Args:
         path: Its log.
-        exit_code: Its exit status, negative for a signal; None if it still runs.
+        exit_code: Its exit status, negative for a signal.
     """
-    text = "\n".join(_lines(path))
+    text = _failure(path)
     for seen, cause in CAUSES:
         if seen.search(text):
             return cause
     engine_signal = ENGINE_SIGNAL.search(text)
-    number = int(engine_signal[1]) if engine_signal else -(exit_code or 0)
+    number = int(engine_signal[1]) if engine_signal else -exit_code
     return next((cause for kind, cause in SIGNAL_CAUSES.items() if kind == number), UNKNOWN_CAUSE)
+
+
+def _failure(path: Path) -> str:
+    """The log at `path` from its first line of an error on, or all of it if it has none."""
+    text = "\n".join(_lines(path))
+    error = ERROR.search(text)
+    return text[error.start() :] if error else text
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,12 +1,15 @@
 """What a server is asked for, and the command line and environment that follow from it."""
 
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from langchain_glm4v.errors import ServerOptionError
 from langchain_glm4v.server.entrypoint import PARENT_VARIABLE
 from langchain_glm4v.server.preflight import Checkpoint, Engine
 
@@ -41,11 +44,60 @@ CPU_ENVIRONMENT = {
 BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_seconds(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _are_arguments(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+
+
+# Option -> whether a value is accepted, and what is.
+ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_path, "a str or a path"),
+    "port": (
+        lambda v: v is None or (_is_whole(v) and 1 <= v <= 65535),
+        "a whole number from 1 to 65535, or None",
+    ),
+    "served_model_name": (lambda v: v is None or _is_text(v), "a str that is not empty, or None"),
+    "dtype": (_is_text, "a str that is not empty"),
+    "max_model_len": (
+        lambda v: v is None or (_is_whole(v) and v > 0),
+        "a whole number above 0, or None",
+    ),
+    "images_per_prompt": (lambda v: _is_whole(v) and v >= 0, "a whole number, 0 or above"),
+    "startup_timeout": (lambda v: _is_seconds(v) and v > 0, "a number of seconds above 0"),
+    "shutdown_timeout": (lambda v: _is_seconds(v) and v >= 0, "a number of seconds, 0 or above"),
+    "log_path": (lambda v: v is None or _is_path(v), "a str, a path, or None"),
+    "extra_args": (_are_arguments, "a list or tuple with a str for each argument"),
+}
+
+
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a server is asked for; `GLM4VServer` describes each field."""
+    """What a server is asked for; `GLM4VServer` describes each field.
 
-    model: str
+    Values are brought into one form (`model` a str, `log_path` a `Path`, `extra_args` a tuple), so
+    options that mean the same are equal.
+
+    Raises:
+        ServerOptionError: A value is not accepted; the message says what is.
+        TypeError: There is no such option.
+    """
+
+    model: str | os.PathLike[str]
     port: int | None = None
     served_model_name: str | None = None
     dtype: str = "auto"
@@ -53,8 +105,22 @@ class ServerOptions:
     images_per_prompt: int = 32
     startup_timeout: float = 600.0
     shutdown_timeout: float = 30.0
-    log_path: Path | None = None
-    extra_args: tuple[str, ...] = ()
+    log_path: str | os.PathLike[str] | None = None
+    extra_args: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, (accepts, accepted) in ACCEPTED.items():
+            value = getattr(self, name)
+            if not accepts(value):
+                message = f"{name} is {value!r}: it must be {accepted}"
+                raise ServerOptionError(message)
+        one_form = {
+            "model": os.fspath(self.model),
+            "log_path": None if self.log_path is None else Path(self.log_path),
+            "extra_args": tuple(self.extra_args),
+        }
+        for name, value in one_form.items():
+            object.__setattr__(self, name, value)
 
 
 def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port: int) -> list[str]:

@@ -100,12 +100,24 @@ def resolve_model(model: str) -> Checkpoint:
         return Checkpoint(str(folder.resolve()), folder.resolve().name, is_local=True)
     if REPOSITORY_ID.fullmatch(model):
         return Checkpoint(model, model, is_local=False)
-    close = difflib.get_close_matches(model, [*KNOWN_MODELS, *_siblings(folder)], n=1)
     message = (
         f"no model {model!r}: give 'tiny', the folder of a checkpoint, or a repository id such as "
-        f"{KNOWN_MODELS[1]!r}" + "".join(f"; did you mean {name!r}?" for name in close)
+        f"{KNOWN_MODELS[1]!r}{_did_you_mean(model)}"
     )
     raise ModelNotFoundError(message)
+
+
+def folder_hint(model: str) -> str:
+    """What to add to the error if no model hub gives `model`: it may be a misspelt folder or id."""
+    if model == MINIATURE or Path(model).expanduser().is_dir():
+        return ""
+    return f"; there is no folder {model!r} here either{_did_you_mean(model)}"
+
+
+def _did_you_mean(model: str) -> str:
+    known = [*KNOWN_MODELS, *_siblings(Path(model).expanduser())]
+    close = difflib.get_close_matches(model, [name for name in known if name != model], n=1)
+    return "".join(f"; did you mean {name!r}?" for name in close)
 
 
 def _siblings(folder: Path) -> list[str]:

@@ -13,11 +13,12 @@ import secrets
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
 from langchain_glm4v.server import log
@@ -33,6 +34,7 @@ from langchain_glm4v.server.preflight import (
     Engine,
     check_port,
     find_engine,
+    folder_hint,
     free_port,
     port_in_use,
     resolve_model,
@@ -43,6 +45,7 @@ POLL_INTERVAL = 0.2  # seconds between two looks at a starting server
 PORT_ATTEMPTS = 3  # a free port may be taken before the server listens on it, seconds later
 DRAIN_MARGIN = 15.0  # seconds that vLLM takes beyond its shutdown timeout, at most 13 seen
 ABORT_GRACE = 5.0  # seconds for a server that is not to finish its requests
+LOG_LIFETIME = 7 * 24 * 3600.0  # seconds
 HELPER_GRACE = 2.0  # seconds for helper processes to follow the server by themselves
 
 _running: "set[GLM4VServer]" = set()
@@ -70,12 +73,17 @@ class GLM4VServer:
         max_model_len: Longest prompt and answer together, in tokens; None takes the checkpoint's
             limit.
         images_per_prompt: Most pictures in one request.
-        startup_timeout: Seconds the server may take to become ready.
+        startup_timeout: Seconds the server may take to become ready. A download from a model hub
+            counts too.
         shutdown_timeout: Whole seconds that `stop` lets requests finish in.
         log_path: File for the server's output, overwritten at each start; None makes a temporary
-            file, which stays only if the server fails.
+            file, which stays only if the server fails, or if this program is killed. Starts
+            remove such files of this user after 7 days.
         extra_args: Further arguments of `vllm serve`; they win over those that this class gives.
         on_progress: Called with a short line whenever the start reaches a new stage.
+
+    Raises:
+        ServerOptionError: An option has a value that is not accepted.
 
     Attributes:
         options: What the server was asked for.
@@ -100,7 +108,7 @@ class GLM4VServer:
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self.options = ServerOptions(
-            model=os.fspath(model),
+            model=model,
             port=port,
             served_model_name=served_model_name,
             dtype=dtype,
@@ -108,17 +116,18 @@ class GLM4VServer:
             images_per_prompt=images_per_prompt,
             startup_timeout=startup_timeout,
             shutdown_timeout=shutdown_timeout,
-            log_path=None if log_path is None else Path(log_path),
-            extra_args=tuple(extra_args),
+            log_path=log_path,
+            extra_args=extra_args,
         )
         self.id = secrets.token_hex(8)
         self.api_key = secrets.token_urlsafe(32)
-        self.log_path = self.options.log_path or _temporary_log(self.id)
+        self.log_path = Path(self.options.log_path or _temporary_log(self.id))
         self._report = on_progress or (lambda _: None)
         self._port: int | None = None
         self._served_model_name = served_model_name
         self._process: subprocess.Popen[bytes] | None = None
         self._failed = False
+        self._ending = threading.RLock()  # a signal handler may stop the server amid a stop
 
     def __repr__(self) -> str:
         state = f"base_url={self.base_url!r}, pid={self.pid}" if self._process else "not running"
@@ -177,14 +186,16 @@ class GLM4VServer:
             EngineNotInstalledError: There is no vLLM for this machine in this environment.
             ModelNotFoundError: `model` names no GLM-4.1V checkpoint.
             PortInUseError: `port` is taken.
-            ServerStartError: The server ended, or was not ready in time.
+            ServerStartError: The server ended, or was not ready in time, or its log cannot be
+                written.
             TemplateError: The server would garble conversations.
         """
         if self.is_running:
             return self
         self.stop()
         engine = find_engine()
-        checkpoint = resolve_model(self.options.model)
+        checkpoint = resolve_model(os.fspath(self.options.model))
+        _remove_old_logs()
         self._served_model_name = self.options.served_model_name or checkpoint.name
         for attempt in range(PORT_ATTEMPTS):
             try:
@@ -217,10 +228,12 @@ class GLM4VServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience)
         finally:  # also when a second Ctrl-C ends the wait
-            _kill_what_is_left(process, self.id)
-            self._let_go()
-            if self.options.log_path is None and not failed:
-                self.log_path.unlink(missing_ok=True)
+            with self._ending:
+                if self._process is process:  # no other thread was first, and started it again
+                    _kill_what_is_left(process, self.id)
+                    self._let_go()
+                    if self.options.log_path is None and not failed:
+                        self.log_path.unlink(missing_ok=True)
 
     def _launch(
         self, checkpoint: Checkpoint, engine: Engine
@@ -232,40 +245,63 @@ class GLM4VServer:
             os.environ, checkpoint, engine, server_id=self.id, api_key=self.api_key
         )
         self._report(f"loading engine ({engine.description})")
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.log_path.touch(mode=0o600)
+        with self._open_log() as output:
+            try:
+                self._process = subprocess.Popen(
+                    command(self.options, checkpoint, engine, self._port),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=variables,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                message = (
+                    f"the vLLM server for {self.options.model!r} cannot be run: {error}; free "
+                    "memory or processes, or give shorter extra_args"
+                )
+                raise ServerStartError(message) from error
         _running.add(self)
-        with self.log_path.open("wb") as output:
-            self._process = subprocess.Popen(
-                command(self.options, checkpoint, engine, self._port),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=variables,
-                start_new_session=True,
-            )
         return self._process, Client(self._port, self.api_key)
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            self.log_path.touch(mode=0o600)
+            return self.log_path.open("wb")
+        except OSError as error:
+            message = (
+                f"the server's log cannot be written: {error}; "
+                "give as log_path a file in a folder that you may write to"
+            )
+            raise ServerStartError(message) from error
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], client: Client) -> None:
         deadline = time.monotonic() + self.options.startup_timeout
         reported = log.FIRST_STAGE
         while not client.is_healthy():
-            if process.poll() is not None:
-                raise self._failure(f"ended with {_describe(process.returncode)} while starting")
-            if time.monotonic() > deadline:
-                raise self._failure(f"was not ready after {self.options.startup_timeout:g} s")
             stage = log.stage(self.log_path)
+            if process.poll() is not None:
+                raise self._failure(
+                    f"ended with {_describe(process.returncode)} while starting",
+                    log.likely_cause(self.log_path, process.returncode),
+                )
+            if time.monotonic() > deadline:
+                raise self._failure(
+                    f"was not ready after {self.options.startup_timeout:g} s, still {stage}",
+                    "raise startup_timeout, to which a download counts too",
+                )
             if stage != reported:
                 self._report(stage)
                 reported = stage
             time.sleep(POLL_INTERVAL)
         check_rendering(client, self.served_model_name)
 
-    def _failure(self, what: str) -> ServerError:
-        exit_code = self._process.returncode if self._process else None
+    def _failure(self, what: str, cause: str) -> ServerError:
         if log.lost_port(self.log_path) and self._port is not None:
             return PortInUseError(port_in_use(HOST, self._port))
-        cause = log.likely_cause(self.log_path, exit_code)
+        if cause in {log.HUB_REFUSES, log.HUB_IS_AWAY}:
+            cause += folder_hint(os.fspath(self.options.model))
         message = (
             f"the vLLM server for {self.options.model!r} {what}: {cause}; its log: {self.log_path}"
         )
@@ -316,6 +352,22 @@ def _describe(exit_code: int) -> str:
 
 def _temporary_log(server_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"glm4v-server-{server_id}.log"
+
+
+def _remove_old_logs() -> None:
+    """Remove temporary logs that nobody came for: of servers that failed or whose program died."""
+    oldest = time.time() - LOG_LIFETIME
+    pattern = _temporary_log("*")
+    for path in pattern.parent.glob(pattern.name):
+        with contextlib.suppress(OSError):  # another server's start removed it
+            found = path.stat()
+            server_id = path.stem.rpartition("-")[2]
+            if (
+                found.st_mtime < oldest
+                and found.st_uid == os.getuid()
+                and not find_leftovers(server_id)
+            ):
+                path.unlink()
 
 
 @atexit.register
