@@ -13,6 +13,7 @@ stays text.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -133,6 +134,11 @@ def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dic
         return neutralise(content)
     parts: list[dict[str, Any]] = []
     for block in content:
+        if not isinstance(block, str | Mapping):
+            raise UnsupportedMediaError(
+                f"a message has a {type(block).__name__} in its content: a content block is a "
+                "string or a dict with a type"
+            )
         part = {"type": "text", "text": block} if isinstance(block, str) else _part(block)
         # Neighbours are joined, because a control token could be spelled across the gap.
         if parts and parts[-1]["type"] == part["type"] == "text":
@@ -156,17 +162,29 @@ def _part(block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text_part(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "text", "text": block["text"]}
+    text = block.get("text")
+    if not isinstance(text, str):
+        raise UnsupportedMediaError(
+            f"a text block has the text {text!r}: write {{'type': 'text', 'text': '…'}}"
+        )
+    return {"type": "text", "text": text}
 
 
 def _image_part(block: Mapping[str, Any]) -> dict[str, Any]:
     """LangChain's own form: `url`, `base64` or `path` beside the type."""
-    if "base64" in block:
-        return _picture(image.from_base64(block["base64"]))
-    source = block.get("url", block.get("path"))
-    if source is None:
+    if (data := block.get("base64")) is not None:
+        if not isinstance(data, str | bytes):
+            raise UnsupportedMediaError(
+                f"an image block has a {type(data).__name__} as base64: give a string, as "
+                "base64.b64encode(…).decode() makes it"
+            )
+        return _picture(image.from_base64(data))
+    given = [block.get("url"), block.get("path")]
+    source = next((value for value in given if value is not None), None)
+    if not isinstance(source, str | os.PathLike):
         raise UnsupportedMediaError(
-            f"an image block has only the keys {', '.join(block)}: add url, path or base64"
+            f"an image block with the keys {', '.join(map(str, block))} has no picture: add url, "
+            "path or base64, a string each"
         )
     return _picture(image.to_url(source))
 
@@ -175,7 +193,7 @@ def _image_url_part(block: Mapping[str, Any]) -> dict[str, Any]:
     """OpenAI's form: `{"image_url": {"url": …}}`, or the URL alone."""
     source = block.get("image_url")
     source = source.get("url") if isinstance(source, Mapping) else source
-    if source is None:
+    if not isinstance(source, str):
         raise UnsupportedMediaError(
             'an image_url block has no URL: write {"type": "image_url", "image_url": {"url": …}}'
         )

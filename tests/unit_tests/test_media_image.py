@@ -101,6 +101,7 @@ def test_base64_and_data_urls_get_the_type_that_the_bytes_have() -> None:
     expected = f"data:image/jpeg;base64,{data}"
 
     assert image.from_base64(data) == expected
+    assert image.from_base64(data.encode()) == expected
     assert image.from_base64(f"{data[:9]}\n{data[9:]}\n") == expected
     assert image.to_url(f"data:image/png;base64,{data}") == expected
     assert image.to_url(f"data:;base64,{data.replace('+', '%2B')}") == expected
@@ -125,6 +126,31 @@ def test_not_a_picture(tmp_path: Path, data: bytes) -> None:
 
     assert str(path) in one_line(error)
     assert "JPEG, PNG" in one_line(error)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_a_picture_cut_short(kind: str) -> None:
+    noise = io.BytesIO()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(noise, kind)
+
+    assert image.from_bytes(noise.getvalue(), "'whole'")
+    with pytest.raises(UnsupportedMediaError, match="'half' is not a picture, or a damaged one"):
+        image.from_bytes(noise.getvalue()[: len(noise.getvalue()) // 2], "'half'")
+
+
+def test_a_strip_that_is_too_narrow() -> None:
+    assert image.from_bytes(picture(size=(2000, 10)), "'strip'")
+    with pytest.raises(MediaError, match=r"2001x10 pixels: one side is more than 200 times"):
+        image.from_bytes(picture(size=(2001, 10)), "'strip'")
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cat.png").write_bytes(picture())
+
+    assert decoded(image.to_url("~/cat.png"))[1] == picture()
+    with pytest.raises(MediaError, match="cannot read the picture '~nobody-here"):
+        image.to_url("~nobody-here/cat.png")
 
 
 def test_postscript_is_not_run(tmp_path: Path) -> None:

@@ -207,11 +207,34 @@ def test_other_blocks_are_refused(kind: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [{"type": "image", "file_id": "x"}, {"type": "image_url", "image_url": {}}]
+    ("block", "hint"),
+    [
+        ({"type": "image", "file_id": "x"}, "add url, path or base64"),
+        ({"type": "image", "url": None}, "add url, path or base64"),
+        ({"type": "image", "url": 7}, "add url, path or base64"),
+        ({"type": "image", "base64": 7}, "b64encode"),
+        ({"type": "image_url", "image_url": {}}, '"url": '),
+        ({"type": "image_url", "image_url": {"url": 7}}, '"url": '),
+        ({"type": "text"}, "'text': "),
+        ({"type": "text", "text": None}, "'text': "),
+    ],
 )
-def test_a_picture_block_without_a_picture(block: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedMediaError, match="url"):
+def test_malformed_blocks(block: dict[str, Any], hint: str) -> None:
+    with pytest.raises(UnsupportedMediaError, match=hint):
         to_wire([HumanMessage([block])])
+
+
+def test_a_block_that_is_none() -> None:
+    message = HumanMessage("")
+    message.content = [7]  # type: ignore[list-item]
+    with pytest.raises(UnsupportedMediaError, match="has a int in its content"):
+        to_wire([message])
+
+
+def test_empty_fields_of_a_block_do_not_count(png: Path) -> None:
+    block = {"type": "image", "url": None, "base64": None, "path": str(png)}
+    content = to_wire([HumanMessage([block])])[0]["content"]
+    assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
 
 
 def test_a_missing_picture(tmp_path: Path) -> None:

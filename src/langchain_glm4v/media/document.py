@@ -83,11 +83,12 @@ def _import_pymupdf() -> ModuleType:
 
 def _read(path: Path, origin: str) -> bytes:
     try:
-        return path.read_bytes()
+        return path.expanduser().read_bytes()
     except FileNotFoundError as error:
         raise MediaNotFoundError(f"no PDF at {origin}: give the path of a file") from error
-    except OSError as error:
-        raise MediaError(f"cannot read the PDF {origin}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user as in ~user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MediaError(f"cannot read the PDF {origin}: {reason}") from error
 
 
 def _unlock(document: Any, origin: str, password: str | None) -> None:

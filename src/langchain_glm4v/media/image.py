@@ -27,6 +27,9 @@ MAX_PIXELS = 89_478_485
 The model scales anything above 4.8 million pixels down, so larger pictures only cost memory.
 """
 
+MAX_ASPECT = 200
+"""Longer side by shorter side, at most: the model's image processor refuses more."""
+
 MAX_BYTES = 256 * 1024 * 1024
 """Bytes of the file of one picture, at most: what vLLM itself downloads at most."""
 
@@ -61,7 +64,8 @@ def to_url(source: str | os.PathLike[str]) -> str:
     Raises:
         MediaNotFoundError: If the path leads nowhere.
         UnsupportedMediaError: If it leads to no picture, or `source` is a URL of another scheme.
-        MediaError: If the picture has more than `MAX_PIXELS` pixels, or cannot be read.
+        MediaError: If the picture has more than `MAX_PIXELS` pixels, is too long and narrow, or
+            cannot be read.
     """
     text = os.fspath(source)
     scheme = _SCHEME.match(text) if isinstance(source, str) else None
@@ -83,7 +87,7 @@ def to_url(source: str | os.PathLike[str]) -> str:
             return _from_path(text)
 
 
-def from_base64(data: str) -> str:
+def from_base64(data: str | bytes) -> str:
     """Turn a picture in base64 into a `data:` URL.
 
     Args:
@@ -94,11 +98,12 @@ def from_base64(data: str) -> str:
 
     Raises:
         UnsupportedMediaError: If `data` is not base64, or holds no picture.
-        MediaError: If the picture has more than `MAX_PIXELS` pixels.
+        MediaError: If the picture has more than `MAX_PIXELS` pixels, or is too long and narrow.
     """
     origin = f"the image of {len(data)} characters of base64"
     try:
-        picture = base64.b64decode("".join(data.split()), validate=True)
+        compact = b"".join(data.split()) if isinstance(data, bytes) else "".join(data.split())
+        picture = base64.b64decode(compact, validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnsupportedMediaError(
             f"{origin} is not valid base64 ({error}): "
@@ -121,7 +126,7 @@ def from_bytes(data: bytes, origin: str) -> str:
 
     Raises:
         UnsupportedMediaError: If the bytes are no picture.
-        MediaError: If the picture has more than `MAX_PIXELS` pixels.
+        MediaError: If the picture has more than `MAX_PIXELS` pixels, or is too long and narrow.
     """
     from PIL import Image  # noqa: PLC0415 - only requests with pictures pay for the import
 
@@ -132,11 +137,15 @@ def from_bytes(data: bytes, origin: str) -> str:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise _too_large(origin, f"{width}x{height}")
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise MediaError(
+                    f"{origin} has {width}x{height} pixels: one side is more than {MAX_ASPECT} "
+                    "times the other, which the model does not take; cut it into pieces"
+                )
+            picture.load()  # a file cut short shows only when it is decoded
             mime_type = _MIME_TYPES.get(picture.format or "")
             if mime_type is None:
                 data, mime_type = _to_png(picture), "image/png"
-            else:
-                picture.verify()
     except Image.DecompressionBombError as error:
         raise _too_large(origin, "far more") from error
     except MediaError:
@@ -171,7 +180,8 @@ def _path_of(url: str) -> str:
 def _from_path(path: str) -> str:
     origin = _short(path)
     try:
-        found = Path(path).stat()
+        file = Path(path).expanduser()
+        found = file.stat()
         # Devices and pipes may never end, so only regular files are read.
         if not stat.S_ISREG(found.st_mode):
             raise UnsupportedMediaError(f"{origin} is not a file: accepted are {ACCEPTED}")
@@ -180,7 +190,7 @@ def _from_path(path: str) -> str:
                 f"{origin} has {found.st_size} bytes, more than the {MAX_BYTES} that a picture "
                 "may have: save it smaller first"
             )
-        data = Path(path).read_bytes()
+        data = file.read_bytes()
     except MediaError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -188,7 +198,7 @@ def _from_path(path: str) -> str:
             f"no picture at {origin}: "
             f"give the path of a file ({ACCEPTED}), or an http(s):// or data: URL"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no such user as in ~user
         reason = error.strerror if isinstance(error, OSError) else error
         raise MediaError(f"cannot read the picture {origin}: {reason}") from error
     return from_bytes(data, origin)
