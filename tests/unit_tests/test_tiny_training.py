@@ -21,6 +21,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers.models.glm4v.configuration_glm4v import Glm4vTextConfig, Glm4vVisionConfig
 
+from langchain_glm4v.profiles import CONTROL_TOKENS
 from langchain_glm4v.server.options import CHAT_TEMPLATE
 from tiny_glm4v import checkpoint_path
 from training import batches, checkpoint, dialogues, evaluate, fonts, picture_tasks, pictures
@@ -180,6 +181,11 @@ def test_packed_rows_are_as_alone(
         loss = model(packed, packed.pixels / 255)["text"].item()
     lengths = [int((batch.labels != batches.IGNORED).sum()) for batch in alone]
     assert loss == pytest.approx(np.average(losses, weights=lengths), rel=1e-5)
+
+
+def test_the_miniature_has_the_control_tokens_that_the_client_knows() -> None:
+    boxes = {"<|begin_of_box|>", "<|end_of_box|>"}
+    assert set(SPECIAL_TOKENS) == {*CONTROL_TOKENS, *boxes}
 
 
 def test_loss_is_on_what_the_model_should_say(tokenizer: Tokenizer) -> None:
