@@ -79,6 +79,7 @@ def program(model: str) -> Iterator[Program]:
     def run(body: str) -> subprocess.Popen[str]:
         text = (
             "import os, signal, time\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup lets children ignore it
             "from langchain_glm4v.server import GLM4VServer\n"
             f"server = GLM4VServer({model!r})\n"
             "print(server.id, flush=True)\n" + body
