@@ -100,7 +100,7 @@ def test_command_renders_with_our_template_and_splits_no_reasoning() -> None:
     assert Path(given["--chat-template"]).is_file()
     assert given["--chat-template-content-format"] == "openai"
     assert "--reasoning-parser" not in given
-    assert json.loads(given["--reasoning-config"])["reasoning_end_str"] == "</think><answer>"
+    assert json.loads(given["--reasoning-config"])["reasoning_end_str"] == "</think>"
 
 
 def test_command_keeps_to_this_machine() -> None:

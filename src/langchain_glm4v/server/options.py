@@ -18,11 +18,10 @@ MARKER_VARIABLE = "GLM4V_SERVER_ID"
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 ENTRYPOINT = Path(__file__).with_name("entrypoint.py")
 
-# Lets a request set `thinking_token_budget`; once it is spent, vLLM forces the end text.
-REASONING_CONFIG = {
-    "reasoning_start_str": "<think>",
-    "reasoning_end_str": "</think><answer>",
-}
+# Lets a request set `thinking_token_budget`; once it is spent, vLLM forces the end text. It takes
+# that text, and nothing else, for the natural end too: with `</think><answer>`, a model that puts a
+# line break between the two would have its answer cut as if it were thinking.
+REASONING_CONFIG = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
 
 # Set whatever the caller's environment says: privacy, and no fetching of media by the server.
 FIXED_ENVIRONMENT = {

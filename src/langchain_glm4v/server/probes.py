@@ -11,7 +11,7 @@ from typing import Any
 from langchain_glm4v.errors import TemplateError
 from langchain_glm4v.server.options import HOST
 
-CONVERSATION = [
+CONVERSATION: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Hello"},
     {"role": "assistant", "content": "Hi."},
