@@ -3,24 +3,32 @@
 from langchain_glm4v._version import __version__
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.errors import (
+    ContextLengthError,
     EngineNotInstalledError,
     GLM4VError,
     MediaError,
     MediaNotFoundError,
     ModelNotFoundError,
     PortInUseError,
+    ReplyError,
+    RequestError,
     ServerError,
     ServerOptionError,
     ServerStartError,
     ServerTimeoutError,
     ServerUnreachableError,
     TemplateError,
+    TooManyImagesError,
+    UnsupportedByServerError,
     UnsupportedMediaError,
 )
+from langchain_glm4v.grounding import Box
 from langchain_glm4v.server import GLM4VServer
 
 __all__ = [
+    "Box",
     "ChatGLM4V",
+    "ContextLengthError",
     "EngineNotInstalledError",
     "GLM4VError",
     "GLM4VServer",
@@ -28,12 +36,16 @@ __all__ = [
     "MediaNotFoundError",
     "ModelNotFoundError",
     "PortInUseError",
+    "ReplyError",
+    "RequestError",
     "ServerError",
     "ServerOptionError",
     "ServerStartError",
     "ServerTimeoutError",
     "ServerUnreachableError",
     "TemplateError",
+    "TooManyImagesError",
+    "UnsupportedByServerError",
     "UnsupportedMediaError",
     "__version__",
 ]

@@ -1,14 +1,18 @@
 """The chat model.
 
-    messages -> messages.to_wire -> request -> vLLM -> raw text -> reasoning.Splitter -> AIMessage
+    messages, options -> request.plan -> clients -> vLLM -> replies -> AIMessage
+                          |     ^
+                          v     |  what the server can do, and how long a conversation is
+                         abilities
 
-Requests and replies travel through `BaseChatOpenAI`. What is ours: the clients (no variable or key
-of OpenAI's is ever used), the messages of the request, vLLM's own fields, and the way from raw
-text to reasoning and answer.
+`BaseChatOpenAI` gives the settings and the binding of tools. What is ours: the clients (no variable
+or key of OpenAI's is ever used), the requests, and the way from raw text to reasoning, answer and
+tool calls.
 """
 
 import asyncio
 import os
+import warnings
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -19,40 +23,63 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractContextManager, aclosing, closing
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self
 
 import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
-from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
 from langchain_core.utils import secret_from_env
-from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from langchain_glm4v import profiles
+from langchain_glm4v import counting, profiles, structured
 from langchain_glm4v._version import __version__
-from langchain_glm4v.clients import Connection, LoopLocal, explained
+from langchain_glm4v.abilities import Abilities, Answer, Question, Steps, arun, look_up, run
+from langchain_glm4v.calls import RunningStream, first, second
+from langchain_glm4v.clients import (
+    Connection,
+    LoopLocal,
+    aask,
+    acomplete,
+    ask,
+    astream,
+    complete,
+    explained,
+    stream,
+)
 from langchain_glm4v.content_blocks import PROVIDER
-from langchain_glm4v.errors import MediaError, ServerUnreachableError
-from langchain_glm4v.messages import to_wire
-from langchain_glm4v.reasoning import Piece, Splitter, parse
+from langchain_glm4v.errors import MediaError, ServerUnreachableError, UnsupportedByServerError
+from langchain_glm4v.redaction import media_digest
+from langchain_glm4v.replies import read_completion
+from langchain_glm4v.request import Plan, count, read_options, without
+from langchain_glm4v.request import Server as RequestServer
+from langchain_glm4v.request import plan as plan_request
 from langchain_glm4v.server import registry
 from langchain_glm4v.server.options import ServerOptions
 from langchain_glm4v.server.registry import Lease
+from langchain_glm4v.two_rounds import joined
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 """Where `vllm serve` listens unless told otherwise."""
 
 # The tags of the output are special tokens, which vLLM leaves out by default.
 _KEEP_TAGS = {"skip_special_tokens": False, "spaces_between_special_tokens": False}
-# Fields of a request that vLLM knows and OpenAI's client does not.
-_VLLM_FIELDS = ("top_k", "repetition_penalty")
+# Fields of a request that OpenAI's client does not know.
+_BODY_FIELDS = ("top_k", "repetition_penalty", "cache_salt", "request_id")
+# Fields of this class that are `request.Options`.
+_OPTION_FIELDS = ("sampling", "thinking", "thinking_budget", "repetition_guard", "max_images")
 # Fields that a managed model gets from its server, under all their names.
 _DECIDED_BY_SERVER = {"model_name", "base_url", "openai_api_base", "api_key", "openai_api_key"}
-_REASONING = "reasoning_content"
+
+# What servers can do, by address, key and model: found out at the first request.
+_abilities: dict[tuple[str, str, str], Abilities] = {}
 
 
 class ChatGLM4V(BaseChatOpenAI):
@@ -134,6 +161,25 @@ class ChatGLM4V(BaseChatOpenAI):
 
     repetition_penalty: float | None = None
     """Above 1, tokens that occurred already become less likely. None: the server's default."""
+
+    sampling: Literal["default", "deterministic", "gui"] = "default"
+    """Preset for what `temperature`, `top_p` and `top_k` leave open: see `profiles.SAMPLING`."""
+
+    thinking: Literal["auto", "off"] = "auto"
+    """"off": answer at once. Also per call."""
+
+    thinking_budget: int | None = Field(default=None, ge=1)
+    """Tokens of thinking, at most, after which the model must answer. Also per call."""
+
+    repetition_guard: bool = True
+    """Whether an output that repeats one pattern endlessly is cut, with the `finish_reason`
+    `"repetition"`. Also per call."""
+
+    max_images: int = Field(default=32, ge=1)
+    """Pictures in a request, at most; those of the oldest turns are left out. Also per call."""
+
+    cache_salt: str | None = None
+    """Keeps the prefix cache of vLLM apart from that of other salts, such as other tenants'."""
 
     stream_usage: bool | None = True
     """Whether a stream ends with the usage of tokens."""
@@ -279,11 +325,13 @@ class ChatGLM4V(BaseChatOpenAI):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {**super()._identifying_params, "base_url": self.openai_api_base}
+        options = {name: getattr(self, name) for name in _OPTION_FIELDS}
+        return {**super()._identifying_params, **options, "base_url": self.openai_api_base}
 
     @property
     def _default_params(self) -> dict[str, Any]:
-        own = {name: value for name in _VLLM_FIELDS if (value := getattr(self, name)) is not None}
+        fields = {name: getattr(self, name, None) for name in _BODY_FIELDS}
+        own = {name: value for name, value in fields.items() if value is not None}
         body = {**_KEEP_TAGS, **own, **(self.extra_body or {})}
         return {**super()._default_params, "extra_body": body}
 
@@ -303,14 +351,196 @@ class ChatGLM4V(BaseChatOpenAI):
             return None
         return ModelProfile(
             max_input_tokens=profile.context_tokens,
+            max_output_tokens=profile.output_tokens,
             text_inputs=True,
             image_inputs=True,
             image_url_inputs=True,
             text_outputs=True,
             reasoning_output=True,
-            tool_calling=False,
-            structured_output=False,
+            pdf_inputs=True,
+            image_tool_message=True,
+            pdf_tool_message=True,
+            tool_calling=True,
+            tool_choice=True,
+            tool_call_streaming=True,
+            structured_output=True,
+            video_inputs=False,
+            audio_inputs=False,
         )
+
+    def with_structured_output(
+        self,
+        schema: Any = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Bind the answer to a form; the model still thinks first.
+
+        Args:
+            schema: A pydantic class, a TypedDict, a JSON schema or a tool as dict, or an enum or
+                `Literal` of texts. Instances come back for classes and enums, else plain values.
+            method: "json_schema": the schema stands in the prompt and binds the answer by a
+                grammar. "json_mode": any JSON object; the prompt must say which.
+                "function_calling": a tool call with the schema as arguments.
+            include_raw: Whether to give a dict with `raw` (the message), `parsed` and
+                `parsing_error`, which never raises for a bad answer, instead of the value alone.
+            strict: As for `bind_tools`.
+            **kwargs: Bound to the call, such as `thinking_budget`.
+
+        Raises:
+            ValueError: The schema or the method is none of these.
+            OutputParserException: By the calls of the result, for an answer that was cut off or
+                does not fit, unless `include_raw`.
+        """
+        choices = structured.choices_of(schema)
+        if choices is not None:
+            return self._with_choices(choices, include_raw=include_raw, **kwargs)
+        if method not in ("json_schema", "json_mode", "function_calling"):
+            raise ValueError(
+                f"method is {method!r}: accepted are 'json_schema', 'json_mode' and "
+                "'function_calling'"
+            )
+        if schema is None and method != "json_mode":
+            raise ValueError(f"{method} needs a schema: a class, a TypedDict or a dict")
+        told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        kwargs["ls_structured_output_format"] = told
+        build = structured.builder_of(schema)
+        if method == "function_calling":
+            model = self.bind_tools(
+                [schema],
+                tool_choice=convert_to_openai_tool(schema)["function"]["name"],
+                parallel_tool_calls=False,
+                strict=strict,
+                **kwargs,
+            )
+            parser: structured.AnswerParser = structured.CallParser(build=build)
+        else:
+            model = self.bind(response_format=structured.response_format(schema, method), **kwargs)
+            parser = structured.JsonAnswerParser(build=build)
+        return structured.chain(model, parser, include_raw=include_raw)
+
+    def with_choices(
+        self, choices: Sequence[str], *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Bind the answer to one of several texts, word for word; the model still thinks first.
+
+        Args:
+            choices: Two texts or more.
+            include_raw: As for `with_structured_output`.
+            **kwargs: Bound to the call.
+
+        Raises:
+            ValueError: There are fewer than two choices, or two alike.
+        """
+        named = structured.choices_from(choices)
+        return self._with_choices(named, include_raw=include_raw, **kwargs)
+
+    def _with_choices(
+        self, choices: dict[str, Any], *, include_raw: bool, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        parser = structured.ChoiceParser(choices=choices)
+        model = self.bind(choices=list(choices), **kwargs)
+        return structured.chain(model, parser, include_raw=include_raw)
+
+    def with_boxes(
+        self, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Bind the answer to boxes, for "Where is …?"; the model still thinks first.
+
+        Args:
+            include_raw: As for `with_structured_output`.
+            **kwargs: Bound to the call.
+
+        Returns:
+            Gives a list of `Box`, in thousandths of the picture's sides.
+        """
+        model = self.bind(boxes=True, **kwargs)
+        return structured.chain(model, structured.BoxesParser(), include_raw=include_raw)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Tokens of a text, as the server counts them."""
+        return len(self.get_token_ids(text))
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Token ids of a text, as the server has them.
+
+        Raises:
+            UnsupportedByServerError: The server does not tell them.
+        """
+        question = Question(
+            "/tokenize", {"model": self.model_name, "prompt": text, "add_special_tokens": False}
+        )
+        with self._explained():
+            reply = self._ask(question)
+        if reply is None:
+            raise UnsupportedByServerError(
+                f"the server at {self.openai_api_base} has no /tokenize, as vLLM has: "
+                "it cannot tell tokens"
+            )
+        return list(reply["tokens"])
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None, **kwargs: Any
+    ) -> int:
+        """Tokens of a conversation as it would be sent, pictures and all; nothing is uploaded.
+
+        Args:
+            messages: The conversation.
+            tools: Tools offered with it.
+            **kwargs: Further fields of the call, such as `response_format`.
+
+        Returns:
+            The server's own count. From a server that does not count, an estimate that is never
+            too low, with a warning.
+        """
+        fields = {**kwargs, **({"tools": list(tools)} if tools else {})}
+        with self._explained():
+            return run(self._counted(list(messages), fields), self._ask)
+
+    def _counted(self, messages: list[BaseMessage], fields: Mapping[str, Any]) -> Steps[int]:
+        plan = yield from self._plan(messages, None, fields, fit=False)
+        server = yield from self._server(plan.payload["model"])
+        try:
+            return (yield from count(plan.payload, server))
+        except UnsupportedByServerError as error:
+            warnings.warn(f"{error}; the count is an estimate, never too low", stacklevel=4)
+            return counting.upper_bound(plan.payload["messages"])
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return super()._generate_with_cache(
+            messages, stop, run_manager, **self._with_digest(messages, kwargs)
+        )
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        fields = await asyncio.to_thread(self._with_digest, messages, kwargs)
+        return await super()._agenerate_with_cache(messages, stop, run_manager, **fields)
+
+    def _with_digest(
+        self, messages: list[BaseMessage], kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The fields of a call, with a hash of the files it names if there is a cache.
+
+        LangChain's key is made of the messages, in which a file is but its path, and of the fields.
+        """
+        if self.cache is False or (self.cache is None and get_llm_cache() is None):
+            return dict(kwargs)
+        digest = media_digest(messages)
+        return {**kwargs, "media_digest": digest} if digest else dict(kwargs)
 
     def _get_request_payload(
         self,
@@ -319,20 +549,77 @@ class ChatGLM4V(BaseChatOpenAI):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        defaults = self._default_params
-        payload = {**defaults, **kwargs}
+        """The request as it would be for a server of which nothing is known."""
+        steps = self._plan(self._convert_input(input_).to_messages(), stop, kwargs, Abilities())
+        return run(steps, lambda _: None).payload
+
+    def _plan(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+        abilities: Abilities | None = None,
+        *,
+        fit: bool = True,
+    ) -> Steps[Plan]:
+        fields = {**self._default_params, **kwargs}
+        fields.pop("media_digest", None)
+        fields.pop("ls_structured_output_format", None)
+        wishes = {name: fields.pop(name, getattr(self, name)) for name in _OPTION_FIELDS}
+        options = read_options(fields, wishes)
         if stop is not None:
-            payload["stop"] = stop
-        body = dict(defaults["extra_body"])
-        body.update({name: payload.pop(name) for name in _VLLM_FIELDS if name in payload})
-        # At the top level OpenAI's client would read the thinking as JSON and raise.
-        if (response_format := payload.pop("response_format", None)) is not None:
-            body["response_format"] = _response_format(response_format)
-        body.update(kwargs.get("extra_body") or {})
-        messages = to_wire(self._convert_input(input_).to_messages())
+            fields["stop"] = stop
+        body = {**self._default_params["extra_body"], **(fields.get("extra_body") or {})}
+        body |= {name: fields.pop(name) for name in _BODY_FIELDS if fields.get(name) is not None}
+        server = yield from self._server(fields["model"], abilities)
+        fields["extra_body"] = body
+        plan = yield from plan_request(messages, options, fields, server, fit=fit)
         if self._lease is not None:
-            _refuse_remote_pictures(messages)
-        return {**payload, "extra_body": body, "messages": messages}
+            _refuse_remote_pictures(plan.payload["messages"])
+        return plan
+
+    def _server(self, model: str, abilities: Abilities | None = None) -> Steps[RequestServer]:
+        host = profiles.find_host(self.openai_api_base)
+        if abilities is None:
+            key = self._abilities_key(model)
+            abilities = _abilities.get(key) or (yield from look_up(model, host))
+            _abilities[key] = abilities
+        profile = profiles.find(model) or profiles.UNKNOWN
+        return RequestServer(model, profile, host, abilities)
+
+    def _abilities_key(self, model: str) -> tuple[str, str, str]:
+        # A managed server's key is its own: another one may get the same port later.
+        return self.openai_api_base, self.openai_api_key.get_secret_value(), model
+
+    def _learn(
+        self, refusal: openai.BadRequestError, refused: Plan, abilities: Abilities | None
+    ) -> Abilities:
+        """What to plan a refused call with instead; raises again if the refusal tells nothing.
+
+        Args:
+            refusal: What the server said.
+            refused: What it refused.
+            abilities: What that was planned with; None: what is noted of the server.
+        """
+        key = self._abilities_key(refused.payload["model"])
+        learnt = without(abilities or _abilities[key], str(refusal), refused)
+        if learnt is None:
+            raise refusal
+        if learnt.ids is None and refused.grammar:
+            # For this call alone: it may be this one schema that the server cannot read.
+            warnings.warn(
+                f"the server refuses the grammar of this answer, which is asked for in words now: "
+                f"{refusal}",
+                stacklevel=2,
+            )
+        _abilities[key] = replace(_abilities[key], budget=learnt.budget)
+        return learnt
+
+    def _ask(self, question: Question) -> Answer:
+        return ask(self.root_client, question)
+
+    async def _aask(self, question: Question) -> Answer:
+        return await aask(self.root_async_client.current, question)
 
     def _explained(self) -> AbstractContextManager[None]:
         """Around a request: errors say which server, and what to do."""
@@ -355,60 +642,42 @@ class ChatGLM4V(BaseChatOpenAI):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
+        abilities: Abilities | None = None
         with self._explained():
-            return super()._generate(messages, stop, run_manager, **kwargs)
+            while True:
+                plan = run(self._plan(messages, stop, kwargs, abilities), self._ask)
+                try:
+                    reply, headers = complete(self.root_client, first(plan))
+                    break
+                except openai.BadRequestError as error:
+                    abilities = self._learn(error, plan, abilities)
+            if (following := second(plan, reply)) is not None:
+                reply = joined(reply, complete(self.root_client, following)[0])
+        return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
 
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
+        client = self.root_async_client.current
+        abilities: Abilities | None = None
         with self._explained():
-            return await super()._agenerate(messages, stop, run_manager, **kwargs)
-
-    def _create_chat_result(
-        self,
-        response: dict[str, Any] | openai.BaseModel,
-        generation_info: dict[str, Any] | None = None,
-    ) -> ChatResult:
-        if isinstance(response, openai.BaseModel):
-            response = response.model_dump(warnings=False)
-        result = super()._create_chat_result(response, generation_info)
-        generations = [
-            _split_generation(generation, choice)
-            for generation, choice in zip(result.generations, response["choices"], strict=True)
-        ]
-        llm_output = {**(result.llm_output or {}), "model_provider": PROVIDER}
-        return ChatResult(generations=generations, llm_output=llm_output)
-
-    def _convert_chunk_to_generation_chunk(
-        self,
-        chunk: dict[str, Any],
-        default_chunk_class: type,
-        base_generation_info: dict[str, Any] | None,
-    ) -> ChatGenerationChunk | None:
-        """Convert one event of a stream; its text still holds the tags."""
-        converted = super()._convert_chunk_to_generation_chunk(
-            chunk, default_chunk_class, base_generation_info
-        )
-        if converted is None or not chunk.get("choices"):
-            return converted
-        choice = chunk["choices"][0]
-        message = converted.message
-        message.response_metadata["model_provider"] = PROVIDER
-        if reasoning := _given_reasoning(choice["delta"]):
-            message.additional_kwargs[_REASONING] = reasoning
-        # Joining chunks joins their strings, so what belongs to the reply goes on one chunk alone.
-        if choice.get("finish_reason"):
-            ending = {"id": chunk.get("id"), "stop_reason": choice.get("stop_reason")}
-            known = {key: value for key, value in ending.items() if value is not None}
-            converted.generation_info = {**(converted.generation_info or {}), **known}
-        return converted
+            while True:
+                plan = await arun(self._plan(messages, stop, kwargs, abilities), self._aask)
+                try:
+                    reply, headers = await acomplete(client, first(plan))
+                    break
+                except openai.BadRequestError as error:
+                    abilities = self._learn(error, plan, abilities)
+            if (following := second(plan, reply)) is not None:
+                reply = joined(reply, (await acomplete(client, following))[0])
+        return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
 
     def _stream(
         self,
@@ -417,13 +686,36 @@ class ChatGLM4V(BaseChatOpenAI):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        # The parent gets no run manager: it would show callbacks the raw text with pieces of tags.
-        events = cast("Generator[ChatGenerationChunk]", super()._stream(messages, stop, **kwargs))
-        with self._explained(), closing(events):
-            for chunk in _split_stream(events):
-                if run_manager:
-                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        kwargs = self._streaming(kwargs)
+        abilities: Abilities | None = None
+        with self._explained():
+            while True:
+                plan = run(self._plan(messages, stop, kwargs, abilities), self._ask)
+                try:
+                    events = stream(self.root_client, first(plan))
+                    break
+                except openai.BadRequestError as error:
+                    abilities = self._learn(error, plan, abilities)
+            running = RunningStream(plan, self._shown(events.response.headers))
+            with closing(self._chunks(running, events, kwargs)) as chunks:
+                for chunk in chunks:
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    def _chunks(
+        self, running: RunningStream, events: openai.Stream[Any], kwargs: Mapping[str, Any]
+    ) -> Generator[ChatGenerationChunk]:
+        while True:
+            with events:
+                for event in events:
+                    yield from running.read(_named(event, kwargs))
+                    if running.is_over:
+                        break
+            if (following := running.second()) is None:
+                break
+            events = stream(self.root_client, following)
+        yield from running.rest()
 
     async def _astream(
         self,
@@ -432,126 +724,54 @@ class ChatGLM4V(BaseChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        # As in `_stream`.
-        events = cast(
-            "AsyncGenerator[ChatGenerationChunk]", super()._astream(messages, stop, **kwargs)
-        )
+        kwargs = self._streaming(kwargs)
+        client = self.root_async_client.current
+        abilities: Abilities | None = None
         with self._explained():
-            async with aclosing(events):
-                async for chunk in _asplit_stream(events):
+            while True:
+                plan = await arun(self._plan(messages, stop, kwargs, abilities), self._aask)
+                try:
+                    events = await astream(client, first(plan))
+                    break
+                except openai.BadRequestError as error:
+                    abilities = self._learn(error, plan, abilities)
+            running = RunningStream(plan, self._shown(events.response.headers))
+            async with aclosing(self._achunks(running, events, kwargs)) as chunks:
+                async for chunk in chunks:
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
 
+    async def _achunks(
+        self, running: RunningStream, events: openai.AsyncStream[Any], kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[ChatGenerationChunk]:
+        while True:
+            async with events:
+                async for event in events:
+                    for chunk in running.read(_named(event, kwargs)):
+                        yield chunk
+                    if running.is_over:
+                        break
+            if (following := running.second()) is None:
+                break
+            events = await astream(self.root_async_client.current, following)
+        for chunk in running.rest():
+            yield chunk
 
-def _split_generation(generation: ChatGeneration, choice: Mapping[str, Any]) -> ChatGeneration:
-    """Take the raw text of a reply apart; `choice` is the reply as the server sent it."""
-    given = _given_reasoning(choice["message"])
-    ending = {
-        "finish_reason": choice.get("finish_reason"),
-        "stop_reason": choice.get("stop_reason"),
-    }
-    message = generation.message
-    parsed = parse(str(message.text), **ending, eager=bool(given))
-    message = message.model_copy(
-        update={
-            "content": parsed.answer,
-            "additional_kwargs": {
-                **message.additional_kwargs,
-                **_extras(given + parsed.reasoning, parsed.boxes),
-            },
-            "response_metadata": {**message.response_metadata, "model_provider": PROVIDER},
-        }
-    )
-    known = {key: value for key, value in ending.items() if value is not None}
-    info = {**(generation.generation_info or {}), **known}
-    return ChatGeneration(message=message, generation_info=info)
+    def _streaming(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a call that streams."""
+        fields = dict(kwargs)
+        usage = self._should_stream_usage(fields.pop("stream_usage", None), **fields)
+        asked = {"stream_options": {"include_usage": True}} if usage else {}
+        return {**fields, "stream": True, **asked}
 
-
-class _ChunkSplitter:
-    """Takes the raw text in the chunks of one stream apart."""
-
-    def __init__(self) -> None:
-        self._splitter = Splitter()
-        self._begun = False
-        self._ended = False
-
-    def split(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        """Return the chunk with as much of the reasoning or answer as is certain by now."""
-        message = chunk.message
-        given = message.additional_kwargs.get(_REASONING, "")
-        if given and not self._begun:
-            self._splitter = Splitter(eager=True)  # this server splits by itself
-        text = str(message.text)
-        self._begun = self._begun or bool(given or text)
-        pieces = self._splitter.feed(text)
-        info = chunk.generation_info or {}
-        boxes: tuple[str, ...] = ()
-        if finish_reason := info.get("finish_reason"):
-            pieces += self._flush(finish_reason, info.get("stop_reason"))
-            boxes = self._splitter.boxes
-        reasoning, answer = _joined(pieces)
-        split = message.model_copy(
-            update={
-                "content": answer,
-                "additional_kwargs": {
-                    **message.additional_kwargs,
-                    **_extras(given + reasoning, boxes),
-                },
-            }
-        )
-        return ChatGenerationChunk(message=split, generation_info=chunk.generation_info)
-
-    def rest(self) -> Iterator[ChatGenerationChunk]:
-        """What is still held back when a stream breaks off without a finish reason."""
-        if self._ended:
-            return
-        reasoning, answer = _joined(self._flush(None, None))
-        extras = _extras(reasoning, self._splitter.boxes)
-        if answer or extras:
-            message = AIMessageChunk(
-                content=answer,
-                additional_kwargs=extras,
-                response_metadata={"model_provider": PROVIDER},
-            )
-            yield ChatGenerationChunk(message=message)
-
-    def _flush(self, finish_reason: str | None, stop_reason: int | str | None) -> list[Piece]:
-        self._ended = True
-        return self._splitter.flush(finish_reason=finish_reason, stop_reason=stop_reason)
+    def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str] | None:
+        return headers if self.include_response_headers else None
 
 
-def _split_stream(chunks: Iterator[ChatGenerationChunk]) -> Iterator[ChatGenerationChunk]:
-    splitter = _ChunkSplitter()
-    for chunk in chunks:
-        yield splitter.split(chunk)
-    yield from splitter.rest()
-
-
-async def _asplit_stream(
-    chunks: AsyncIterator[ChatGenerationChunk],
-) -> AsyncIterator[ChatGenerationChunk]:
-    splitter = _ChunkSplitter()
-    async for chunk in chunks:
-        yield splitter.split(chunk)
-    for chunk in splitter.rest():
-        yield chunk
-
-
-def _joined(pieces: list[Piece]) -> tuple[str, str]:
-    reasoning = "".join(text for kind, text in pieces if kind == "reasoning")
-    return reasoning, "".join(text for kind, text in pieces if kind == "answer")
-
-
-def _extras(reasoning: str, boxes: tuple[str, ...]) -> dict[str, Any]:
-    """The entries of `additional_kwargs`; none for what the reply does not have."""
-    entries = {_REASONING: reasoning, "boxes": list(boxes)}
-    return {name: value for name, value in entries.items() if value}
-
-
-def _given_reasoning(fields: Mapping[str, Any]) -> str:
-    """The reasoning that the server split off itself; vLLM and hosts name the field differently."""
-    return fields.get("reasoning") or fields.get("reasoning_content") or ""
+def _named(reply: dict[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The reply under the name that the call asked for; vLLM tells the first of its names."""
+    return {**reply, "model": kwargs["model"]} if "model" in kwargs else reply
 
 
 def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -565,14 +785,3 @@ def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
                     f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
                     "download the picture and give its path or base64"
                 )
-
-
-def _response_format(wanted: Mapping[str, Any] | type) -> dict[str, Any]:
-    """The wire form of `response_format`, which may also be a class."""
-    if isinstance(wanted, Mapping):
-        return dict(wanted)
-    schema = convert_to_json_schema(wanted)
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": wanted.__name__, "schema": schema},
-    }

@@ -1,15 +1,17 @@
-"""The HTTP clients of a chat model.
+"""The HTTP clients of a chat model, and the requests made with them.
 
 OpenAI's client takes keys, addresses and headers from variables of OpenAI's; none of them is ever
-used or sent here.
+used or sent here. Its retries, timeouts and errors stay; its models of requests and replies, which
+take most of the time and know no field of vLLM's, are left out: replies are plain dicts.
 """
 
 import asyncio
 import ipaddress
+import json
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +20,24 @@ from urllib.parse import urlsplit
 
 import httpx2
 import openai
+from langchain_openai.chat_models.base import (
+    _handle_openai_api_error,
+    _handle_openai_bad_request,
+)
 
-from langchain_glm4v.errors import ServerTimeoutError, ServerUnreachableError
+from langchain_glm4v.abilities import Answer, Question
+from langchain_glm4v.errors import ReplyError, ServerTimeoutError, ServerUnreachableError
 
+_PATH = "/chat/completions"
+_NO_JSON = (ValueError, RecursionError)
+_CHECK_ADDRESS = "check that base_url leads to the /v1 of an OpenAI-compatible server"
+# Arguments of the client's own `create`, and what its `post` calls them.
+_OPTIONS = {
+    "extra_headers": "headers",
+    "extra_query": "params",
+    "extra_body": "extra_json",
+    "timeout": "timeout",
+}
 # What OPENAI_CUSTOM_HEADERS may not take out of a request, because no request works without.
 _NEEDED_HEADERS = {"accept": "application/json", "content-type": "application/json"}
 
@@ -143,9 +160,173 @@ class LoopLocalCompletions:
         return getattr(self._clients.current.chat.completions, name)
 
 
+def complete(
+    client: openai.OpenAI, payload: Mapping[str, Any]
+) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """Ask for a whole reply.
+
+    Args:
+        client: Sends the request.
+        payload: The request's fields, and `extra_headers`, `extra_query`, `extra_body` and
+            `timeout` as for the client's `chat.completions.create`.
+
+    Returns:
+        The reply, and the headers of the response.
+
+    Raises:
+        openai.APIError: As by the client's own methods; also for a reply that holds an error.
+        ReplyError: If the reply is no JSON object.
+    """
+    return _decoded(
+        client.post(_PATH, cast_to=httpx2.Response, **_arguments(payload, stream=False))
+    )
+
+
+async def acomplete(
+    client: openai.AsyncOpenAI, payload: Mapping[str, Any]
+) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """As `complete`."""
+    return _decoded(
+        await client.post(_PATH, cast_to=httpx2.Response, **_arguments(payload, stream=False))
+    )
+
+
+class Events(openai.Stream[object]):
+    """The events of a stream: an iterator of their data, and a context manager that ends it.
+
+    Raises:
+        ReplyError: While iterating, if what comes is no JSON.
+        openai.APIError: While iterating, as by `openai.Stream`; also for an event with an error.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except _NO_JSON as error:
+            raise _broken_event(self.response, error) from error
+
+
+class AsyncEvents(openai.AsyncStream[object]):
+    """As `Events`, asynchronously."""
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for event in super().__aiter__():
+                yield event
+        except _NO_JSON as error:
+            raise _broken_event(self.response, error) from error
+
+
+def stream(client: openai.OpenAI, payload: Mapping[str, Any]) -> Events:
+    """Ask for a reply event by event.
+
+    Args:
+        client: As for `complete`.
+        payload: As for `complete`.
+
+    Returns:
+        The events; `response.headers` holds the headers. Close them, or use them as a context
+        manager: that ends the request, also half-way.
+
+    Raises:
+        openai.APIError: As by the client's own methods.
+    """
+    arguments = _arguments(payload, stream=True)
+    events: Events = client.post(_PATH, cast_to=object, stream=True, stream_cls=Events, **arguments)
+    return events
+
+
+async def astream(client: openai.AsyncOpenAI, payload: Mapping[str, Any]) -> AsyncEvents:
+    """As `stream`, asynchronously."""
+    return await client.post(
+        _PATH,
+        cast_to=object,
+        stream=True,
+        stream_cls=AsyncEvents,
+        **_arguments(payload, stream=True),
+    )
+
+
+def ask(client: openai.OpenAI, question: Question) -> Answer:
+    """Ask a server something beside the real request.
+
+    Returns:
+        The JSON object of the reply; None if the server refuses or knows no such path.
+
+    Raises:
+        openai.APIConnectionError: It cannot be reached.
+    """
+    try:
+        if question.body is None:
+            reply: Any = client.get(_root(client) + question.path, cast_to=object)
+        else:
+            reply = client.post(
+                _root(client) + question.path, cast_to=object, body=dict(question.body)
+            )
+    except (openai.APIStatusError, *_NO_JSON):
+        return None
+    return reply if isinstance(reply, dict) else None
+
+
+async def aask(client: openai.AsyncOpenAI, question: Question) -> Answer:
+    """As `ask`."""
+    try:
+        if question.body is None:
+            reply: Any = await client.get(_root(client) + question.path, cast_to=object)
+        else:
+            reply = await client.post(
+                _root(client) + question.path, cast_to=object, body=dict(question.body)
+            )
+    except (openai.APIStatusError, *_NO_JSON):
+        return None
+    return reply if isinstance(reply, dict) else None
+
+
+def _root(client: openai.OpenAI | openai.AsyncOpenAI) -> str:
+    """Address of the server, without the `/v1` of OpenAI's API."""
+    return str(client.base_url).rstrip("/").removesuffix("/v1")
+
+
+def _arguments(payload: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    options = {
+        name: payload[key]
+        for key, name in _OPTIONS.items()
+        # None means no limit for the timeout, and nothing for the others.
+        if key in payload and (key == "timeout" or payload[key] is not None)
+    }
+    body = {key: value for key, value in payload.items() if key not in _OPTIONS}
+    return {
+        "body": {**body, "stream": stream},
+        "options": {**options, "security": {"bearer_auth": True}},
+    }
+
+
+def _decoded(response: httpx2.Response) -> tuple[dict[str, Any], Mapping[str, str]]:
+    try:
+        reply = json.loads(response.content)
+    except _NO_JSON:
+        reply = None
+    if not isinstance(reply, dict):
+        kind = response.headers.get("content-type", "unknown")
+        raise ReplyError(
+            f"the reply of {response.url} is no JSON object but of type {kind}, "
+            f"{response.text[:200]!r}: {_CHECK_ADDRESS}"
+        )
+    if error := reply.get("error"):
+        message = error.get("message") if isinstance(error, dict) else None
+        raise openai.APIError(str(message or error), response.request, body=error)
+    return reply, response.headers
+
+
+def _broken_event(response: httpx2.Response, error: Exception) -> ReplyError:
+    return ReplyError(
+        f"an event of {response.url} is no JSON ({type(error).__name__}: {error}): {_CHECK_ADDRESS}"
+    )
+
+
 @contextmanager
 def explained(base_url: str, remedy: str) -> Iterator[None]:
-    """Turn the client's bare "Connection error." into which server, why, and what to do.
+    """Turn the client's errors into LangChain's classes, and bare ones into what to do.
 
     Args:
         base_url: Address of the server.
@@ -154,6 +335,8 @@ def explained(base_url: str, remedy: str) -> Iterator[None]:
     Raises:
         ServerTimeoutError: The server took too long.
         ServerUnreachableError: No connection, or one that broke.
+        openai.APIError: Any other error of the client's, as the class that `langchain_openai` has
+            for it.
     """
     try:
         yield
@@ -170,6 +353,10 @@ def explained(base_url: str, remedy: str) -> Iterator[None]:
         reason = str(cause) or type(cause).__name__
         message = f"no answer from the server at {base_url} ({reason}): {remedy}"
         raise ServerUnreachableError(message, error.request) from error
+    except openai.BadRequestError as error:
+        _handle_openai_bad_request(error)
+    except openai.APIError as error:
+        _handle_openai_api_error(error)
 
 
 @lru_cache(maxsize=1)

@@ -9,16 +9,25 @@ GLM4VError
 │   ├── ServerStartError         the server died, or was not ready in time
 │   ├── TemplateError            the server renders prompts wrongly
 │   ├── ServerUnreachableError   nothing answers a call (also OpenAI's and LangChain's)
-│   └── ServerTimeoutError       no answer in time (also OpenAI's and LangChain's)
+│   ├── ServerTimeoutError       no answer in time (also OpenAI's and LangChain's)
+│   └── ReplyError               the answer to a call is no chat completion (also a ValueError)
+├── RequestError                 a call that cannot be made (also a ValueError)
+│   ├── ContextLengthError       too long for the model (also LangChain's)
+│   └── UnsupportedByServerError the server cannot do what was asked for
 └── MediaError                   a picture or document (also a ValueError)
     ├── MediaNotFoundError       the path leads nowhere (also a FileNotFoundError)
-    └── UnsupportedMediaError    the bytes are not of a kind the model takes
+    ├── UnsupportedMediaError    the bytes are not of a kind the model takes
+    └── TooManyImagesError       the last turn alone has more than the server takes
 """
 
 from typing import Any
 
 import openai
-from langchain_core.exceptions import ModelConnectionError, ModelTimeoutError
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelConnectionError,
+    ModelTimeoutError,
+)
 
 
 class GLM4VError(Exception):
@@ -83,6 +92,22 @@ class ServerTimeoutError(ServerError, openai.APITimeoutError, ModelTimeoutError)
         openai.APIConnectionError.__init__(self, message=message, request=request)
 
 
+class ReplyError(ServerError, ValueError):
+    """What the server sent is no chat completion, so no message can be made of it."""
+
+
+class RequestError(GLM4VError, ValueError):
+    """A call cannot be made; nothing was sent."""
+
+
+class ContextLengthError(RequestError, ContextOverflowError):
+    """The conversation leaves no room for an answer."""
+
+
+class UnsupportedByServerError(RequestError):
+    """The server, or the model on it, cannot do what was asked for."""
+
+
 class MediaError(GLM4VError, ValueError):
     """A picture or document cannot be sent to the model."""
 
@@ -93,3 +118,7 @@ class MediaNotFoundError(MediaError, FileNotFoundError):
 
 class UnsupportedMediaError(MediaError):
     """The bytes are not of a kind the model takes."""
+
+
+class TooManyImagesError(MediaError):
+    """The turns to be answered have more pictures than the server takes in a request."""

@@ -1,21 +1,23 @@
 """LangChain messages into the messages of a chat-completions request.
 
-    HumanMessage, SystemMessage, ToolMessage   text and pictures, order kept
-    AIMessage                                  its answer alone: the model wants no past thinking
-    ChatMessage                                by its role
+    HumanMessage, SystemMessage   text and pictures, order kept; a PDF as a picture of each page
+    AIMessage                     its answer and tool calls: the model wants no past thinking
+    ToolMessage                   a user turn with `<tool_response>`, or a tool turn
+    ChatMessage                   by its role
 
-The caller's messages are never changed.
+The caller's messages are never changed. Blocks of other makers are read too: Anthropic's pictures,
+OpenAI's files. What an AIMessage has in its content beside text (thinking, tool calls as any maker
+writes them) is left out, because LangChain keeps its tool calls in `tool_calls`.
 
 **Control tokens.** The tokenizer of the model turns `<|user|>` or `<think>` into control tokens
-wherever they stand, so a text from a user, a file or a tool could open a turn of its own. Every
-text gets a zero-width space behind the first character of such a string: it reads the same and
-stays text.
+wherever they stand, so a text from a user, a file or a tool could open a turn of its own, and the
+tags of our tool protocol could forge a call or a result. Every text gets a zero-width space behind
+the first character of such a string: it reads the same and stays text.
 """
 
 import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -23,16 +25,19 @@ from langchain_core.messages import (
     BaseMessage,
     ChatMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
+    ToolCall,
     ToolMessage,
 )
 
-from langchain_glm4v import reasoning
+from langchain_glm4v import media_blocks, reasoning, tool_protocol
 from langchain_glm4v.errors import UnsupportedMediaError
-from langchain_glm4v.media import image
+from langchain_glm4v.media import document, image
 from langchain_glm4v.profiles import CONTROL_TOKENS
+from langchain_glm4v.turns import Part, Turn, joined, picture_part, text_part
 
-_CONTROL_TOKEN = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
+_CONTROL_TOKEN = re.compile("|".join(map(re.escape, (*CONTROL_TOKENS, *tool_protocol.TAGS))))
 _ZERO_WIDTH_SPACE = "\u200b"
 
 # `developer` is OpenAI's name for system; the chat template knows these four alone.
@@ -43,26 +48,34 @@ _CHAT_ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
+# Type of a block -> how one with a medium is written.
+_MEDIA_FORMS = {
+    "image": "add url, path or base64, a string each",
+    "image_url": 'write {"type": "image_url", "image_url": {"url": …}}',
+    "file": "add url, path or base64 of a PDF, a string each",
+}
 
 
-def to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> list[Turn]:
     """Convert a conversation.
 
     An assistant turn that has neither an answer nor tool calls, as a cut-off thinking leaves it,
     is left out: an empty turn would teach the model to say nothing.
 
     Args:
-        messages: The conversation; local pictures are read now.
+        messages: The conversation; local pictures and PDFs are read now.
+        native_tools: Whether the model's chat template knows tool calls and results. Otherwise they
+            are written as text, as `tool_protocol` says.
 
     Returns:
         The value of `messages` in the request.
 
     Raises:
-        MediaError: If a picture cannot be sent, or a content block is of another kind.
+        MediaError: If a picture or PDF cannot be sent, or a content block is of another kind.
         TypeError: If a message is of a class that has no place in a conversation.
         ValueError: If a `ChatMessage` has a role that the chat template does not know.
     """
-    turns = [_turn(message) for message in messages]
+    turns = [_turn(message, native_tools) for message in messages]
     return [
         turn
         for turn in turns
@@ -71,26 +84,28 @@ def to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 
 
 def neutralise(text: str) -> str:
-    """Break the control tokens in a text by a zero-width space, so that they stay text."""
+    """Break control tokens and protocol tags by a zero-width space, so that they stay text."""
     return _CONTROL_TOKEN.sub(
         lambda found: _ZERO_WIDTH_SPACE.join((found[0][0], found[0][1:])), text
     )
 
 
-def _turn(message: BaseMessage) -> dict[str, Any]:
+def _turn(message: BaseMessage, native_tools: bool) -> Turn:
     match message:
         case HumanMessage():
             return {"role": "user", "content": _content(message.content)}
         case SystemMessage():
             return {"role": "system", "content": _content(message.content)}
-        case ToolMessage():
+        case ToolMessage() if native_tools:
             return {
                 "role": "tool",
                 "content": _content(message.content),
                 "tool_call_id": message.tool_call_id,
             }
         case AIMessage():
-            return _assistant_turn(message)
+            return _native_turn(message) if native_tools else _assistant_turn(message)
+        case ToolMessage() | ChatMessage(role="tool") if not native_tools:
+            return {"role": "user", "content": _result(_content(message.content))}
         case ChatMessage(role=role) if role in _CHAT_ROLES:
             return {"role": _CHAT_ROLES[role], "content": _content(message.content)}
         case ChatMessage(role=role):
@@ -104,8 +119,26 @@ def _turn(message: BaseMessage) -> dict[str, Any]:
             )
 
 
-def _assistant_turn(message: AIMessage) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": "assistant", "content": neutralise(_answer(message))}
+def _assistant_turn(message: AIMessage) -> Turn:
+    calls = [*map(_call, message.tool_calls), *map(_invalid_call, message.invalid_tool_calls)]
+    return {"role": "assistant", "content": neutralise(_answer(message)) + "".join(calls)}
+
+
+def _call(call: ToolCall) -> str:
+    # No control token can be made of JSON's own signs, so neutral JSON is still JSON.
+    arguments = json.loads(neutralise(tool_protocol.dumps(call["args"])))
+    return tool_protocol.call(neutralise(call["name"]), arguments)
+
+
+def _invalid_call(call: InvalidToolCall) -> str:
+    """The call as the model wrote it; without a name, all of it is in the arguments."""
+    name, arguments = call["name"], call["args"] or ""
+    text = f'{{"name":{tool_protocol.dumps(name)},"arguments":{arguments}}}' if name else arguments
+    return f"{tool_protocol.CALL}{neutralise(text)}{tool_protocol.CALL_END}"
+
+
+def _native_turn(message: AIMessage) -> Turn:
+    turn: Turn = {"role": "assistant", "content": neutralise(_answer(message))}
     if message.tool_calls:
         turn["tool_calls"] = [
             {
@@ -113,7 +146,7 @@ def _assistant_turn(message: AIMessage) -> dict[str, Any]:
                 "type": "function",
                 "function": {
                     "name": call["name"],
-                    "arguments": json.dumps(call["args"], ensure_ascii=False),
+                    "arguments": neutralise(json.dumps(call["args"], ensure_ascii=False)),
                 },
             }
             for call in message.tool_calls
@@ -129,83 +162,58 @@ def _answer(message: AIMessage) -> str:
     return text
 
 
-def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dict[str, Any]]:
+def _result(content: str | list[Part]) -> str | list[Part]:
+    """A tool's result between the tags, its pictures too."""
+    if isinstance(content, str):
+        return tool_protocol.result(content)
+    return joined([text_part(tool_protocol.RESULT), *content, text_part(tool_protocol.RESULT_END)])
+
+
+def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[Part]:
     if isinstance(content, str):
         return neutralise(content)
-    parts: list[dict[str, Any]] = []
-    for block in content:
-        if not isinstance(block, str | Mapping):
-            raise UnsupportedMediaError(
-                f"a message has a {type(block).__name__} in its content: a content block is a "
-                "string or a dict with a type"
-            )
-        part = {"type": "text", "text": block} if isinstance(block, str) else _part(block)
-        # Neighbours are joined, because a control token could be spelled across the gap.
-        if parts and parts[-1]["type"] == part["type"] == "text":
-            part = {"type": "text", "text": parts.pop()["text"] + part["text"]}
-        parts.append(part)
+    # Joined first, because a control token could be spelled across the gap of two texts.
+    parts = joined([part for block in content for part in _parts(block)])
     return [
-        {"type": "text", "text": neutralise(part["text"])} if part["type"] == "text" else part
-        for part in parts
+        text_part(neutralise(part["text"])) if part["type"] == "text" else part for part in parts
     ]
 
 
-def _part(block: Mapping[str, Any]) -> dict[str, Any]:
-    kind = block.get("type")
-    convert = _PARTS.get(str(kind))
-    if convert is None:
+def _parts(block: Any) -> list[Part]:
+    if isinstance(block, str):
+        return [text_part(block)]
+    if not isinstance(block, Mapping):
         raise UnsupportedMediaError(
-            f"a content block of type {kind!r} cannot be sent: accepted are {', '.join(_PARTS)} "
-            "(a page of a PDF goes in as an image: langchain_glm4v.media.document.pdf_page_image)"
+            f"a message has a {type(block).__name__} in its content: a content block is a "
+            "string or a dict with a type"
         )
-    return convert(block)
+    kind = str(block.get("type"))
+    if kind == "text":
+        return [_given_text(block)]
+    if (medium := media_blocks.medium(block)) is not None:
+        return [picture_part(url) for url in _picture_urls(medium)]
+    if kind in _MEDIA_FORMS:
+        raise UnsupportedMediaError(
+            f"a block of type {kind!r} with the keys {', '.join(map(str, block))} has no "
+            f"{media_blocks.KINDS[kind]}: {_MEDIA_FORMS[kind]}"
+        )
+    raise UnsupportedMediaError(
+        f"a content block of type {kind!r} cannot be sent: accepted are text, "
+        f"{', '.join(_MEDIA_FORMS)} (a PDF)"
+    )
 
 
-def _text_part(block: Mapping[str, Any]) -> dict[str, Any]:
+def _picture_urls(medium: media_blocks.Medium) -> list[str]:
+    if medium.kind == "picture":
+        return [image.to_url(medium.source)]
+    pages = document.pdf_page_images(medium.source)
+    return [image.data_url(page, "image/jpeg") for page in pages]
+
+
+def _given_text(block: Mapping[str, Any]) -> Part:
     text = block.get("text")
     if not isinstance(text, str):
         raise UnsupportedMediaError(
             f"a text block has the text {text!r}: write {{'type': 'text', 'text': '…'}}"
         )
-    return {"type": "text", "text": text}
-
-
-def _image_part(block: Mapping[str, Any]) -> dict[str, Any]:
-    """LangChain's own form: `url`, `base64` or `path` beside the type."""
-    if (data := block.get("base64")) is not None:
-        if not isinstance(data, str | bytes):
-            raise UnsupportedMediaError(
-                f"an image block has a {type(data).__name__} as base64: give a string, as "
-                "base64.b64encode(…).decode() makes it"
-            )
-        return _picture(image.from_base64(data))
-    given = [block.get("url"), block.get("path")]
-    source = next((value for value in given if value is not None), None)
-    if not isinstance(source, str | os.PathLike):
-        raise UnsupportedMediaError(
-            f"an image block with the keys {', '.join(map(str, block))} has no picture: add url, "
-            "path or base64, a string each"
-        )
-    return _picture(image.to_url(source))
-
-
-def _image_url_part(block: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI's form: `{"image_url": {"url": …}}`, or the URL alone."""
-    source = block.get("image_url")
-    source = source.get("url") if isinstance(source, Mapping) else source
-    if not isinstance(source, str):
-        raise UnsupportedMediaError(
-            'an image_url block has no URL: write {"type": "image_url", "image_url": {"url": …}}'
-        )
-    return _picture(image.to_url(source))
-
-
-def _picture(url: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-_PARTS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "text": _text_part,
-    "image": _image_part,
-    "image_url": _image_url_part,
-}
+    return text_part(text)

@@ -19,6 +19,9 @@ and a limit may cut anywhere.
 
 Where the text seen so far leaves open what it is (text before any tag, text between `</think>` and
 `<answer>`, text behind an `<answer>` inside the thinking), a `Splitter` holds it back.
+
+An output that our own grammar guarded (`strict`) leaves nothing open: everything behind its first
+`<answer>` is the answer as it stands, everything in front of it is reasoning.
 """
 
 import re
@@ -30,7 +33,9 @@ from typing import Literal, TypeAlias
 Kind: TypeAlias = Literal["reasoning", "answer"]
 Piece: TypeAlias = tuple[Kind, str]
 
-_Phase: TypeAlias = Literal["start", "unsure", "think", "thought", "between", "answer", "done"]
+_Phase: TypeAlias = Literal[
+    "start", "unsure", "think", "thought", "between", "answer", "done", "guarded", "verbatim"
+]
 
 _THINK, _THINK_END = "<think>", "</think>"
 _ANSWER, _ANSWER_END = "<answer>", "</answer>"
@@ -79,6 +84,7 @@ def parse(
     finish_reason: str | None = None,
     stop_reason: int | str | None = None,
     eager: bool = False,
+    strict: bool = False,
 ) -> ParsedOutput:
     """Take a finished output apart. Never raises; linear in the length of the text.
 
@@ -88,11 +94,12 @@ def parse(
         stop_reason: vLLM's `stop_reason`: the token or string that ended the output, or the guard
             that cut it.
         eager: As for `Splitter`.
+        strict: As for `Splitter`.
 
     Returns:
         Reasoning, answer and boxes.
     """
-    splitter = Splitter(eager=eager)
+    splitter = Splitter(eager=eager, strict=strict)
     pieces = splitter.feed(text)
     pieces += splitter.flush(finish_reason=finish_reason, stop_reason=stop_reason)
     return ParsedOutput(
@@ -114,11 +121,13 @@ class Splitter:
     Args:
         eager: Take text outside any tag for the answer at once instead of holding it back until
             its place is known. Right for servers that send the reasoning in a field of its own.
+        strict: Take everything behind the first `<answer>` for the answer, tags and blanks too, and
+            everything in front of it for reasoning. Right where a grammar wrote the tags.
     """
 
-    def __init__(self, *, eager: bool = False) -> None:
+    def __init__(self, *, eager: bool = False, strict: bool = False) -> None:
         self._eager = eager
-        self._phase: _Phase = "start"
+        self._phase: _Phase = "guarded" if strict else "start"
         self._tail = ""  # the end of the last chunk, while it may be the start of a tag
         self._held: list[str] = []  # tokens whose place is not known yet
         self._trims: dict[Kind, _Trim] = {"reasoning": _Trim(), "answer": _Trim()}
@@ -146,7 +155,15 @@ class Splitter:
         Returns:
             What is settled by now as (kind, text), in order; often nothing.
         """
+        if self._phase == "verbatim":
+            return [("answer", chunk)] if chunk else []
+        if not self._tail and "<" not in chunk:  # most chunks of a stream
+            if chunk:
+                self._step(chunk)
+            return self._take()
         text = self._tail + chunk
+        if self._phase == "guarded" and _ANSWER in text:
+            return self._begin_verbatim(*text.split(_ANSWER, 1))
         cut = _end_of_whole_tags(text)
         self._tail = text[cut:]
         self._read(text[:cut])
@@ -172,14 +189,24 @@ class Splitter:
         self._settle_at_end()
         self._close_box()
         self._complete = self._phase == "done" or (
-            self._phase in ("start", "answer")
+            self._phase in ("start", "answer", "verbatim")
             and finish_reason in _ENDED
             and stop_reason != _REPETITION
         )
         return self._take()
 
+    def _begin_verbatim(self, reasoning: str, answer: str) -> list[Piece]:
+        self._tail = ""
+        self._read(reasoning)
+        self._phase = "verbatim"
+        return self._take() + self.feed(answer)
+
     def _take(self) -> list[Piece]:
+        if not self._pieces:
+            return []
         pieces, self._pieces = self._pieces, []
+        if len(pieces) == 1:
+            return pieces
         return [
             (kind, "".join(text for _, text in group))
             for kind, group in groupby(pieces, key=itemgetter(0))
@@ -204,7 +231,9 @@ class Splitter:
                 self._between(token)
             case "answer":
                 self._answer(token)
-            case "done":
+            case "guarded":
+                self._emit("reasoning", token)
+            case "done" | "verbatim":
                 pass
 
     def _start(self, token: str) -> None:

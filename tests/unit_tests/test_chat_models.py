@@ -14,16 +14,27 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ModelConnectionError, ModelTimeoutError
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.globals import set_llm_cache
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    trim_messages,
+)
+from PIL import Image
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from langchain_glm4v import (
     ChatGLM4V,
+    ContextLengthError,
     MediaNotFoundError,
     ServerTimeoutError,
     ServerUnreachableError,
+    UnsupportedByServerError,
 )
 
 THOUGHT, ANSWER = "I look.\nThe total is 42.", "It is 42 <b>euros</b>."
@@ -79,6 +90,8 @@ class FakeVLLM(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return self.reply(request)
 
     def reply(self, request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/chat/completions"):
+            return httpx.Response(404)  # as a server that is no vLLM
         self.requests.append(request)
         body = json.loads(request.content)
         if not body["stream"]:
@@ -324,6 +337,7 @@ def test_request() -> None:
             "messages": [{"role": "user", "content": "Hi"}],
             "stream": False,
             "temperature": 0,
+            "top_p": 0.6,
             "max_tokens": 9,
             "stop": ["x"],
             "top_k": 2,
@@ -334,11 +348,24 @@ def test_request() -> None:
     ]
 
 
-def test_sampling_is_left_to_the_server() -> None:
+@pytest.mark.parametrize(
+    ("fields", "stated"),
+    [
+        ({}, (0.8, 0.6, 2)),
+        ({"sampling": "deterministic"}, (0.0, 1.0, 1)),
+        ({"sampling": "gui", "temperature": 0.5, "top_k": 7}, (0.5, 0.6, 7)),
+        ({"top_p": 0.9, "extra_body": {"top_k": 5}}, (0.8, 0.9, 5)),
+    ],
+)
+def test_every_request_states_its_sampling(
+    fields: dict[str, Any], stated: tuple[float, float, int]
+) -> None:
     fake = FakeVLLM()
-    fake.model().invoke("Hi")
+    fake.model(**fields).invoke("Hi")
 
-    assert not {"temperature", "top_p", "top_k", "repetition_penalty"} & fake.bodies[0].keys()
+    body = fake.bodies[0]
+    assert (body["temperature"], body["top_p"], body["top_k"]) == stated
+    assert "repetition_penalty" not in body
 
 
 def test_settings_of_a_single_call() -> None:
@@ -368,9 +395,10 @@ def test_a_response_format_does_not_make_the_client_read_thinking_as_json() -> N
         ]
         assert [message.text for message in messages] == ['{"total": 42}'] * 2
 
-    assert fake.bodies[0]["response_format"]["type"] == "json_schema"
-    assert fake.bodies[0]["response_format"]["json_schema"]["name"] == "Total"
-    assert fake.bodies[2]["response_format"] == {"type": "json_object"}
+    # This server has no grammar that would leave the thinking free, so words must do.
+    assert all("response_format" not in body for body in fake.bodies)
+    assert "# Format" in fake.bodies[0]["messages"][0]["content"]
+    assert [turn["role"] for turn in fake.bodies[2]["messages"]] == ["user"]
 
 
 def test_a_missing_picture_stops_the_call_before_the_request(tmp_path: Path) -> None:
@@ -451,9 +479,15 @@ class Recorder(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Recorder
 
+    def do_GET(self) -> None:
+        self.send_error(404)
+
     def do_POST(self) -> None:
-        self.server.paths.append(self.path)
         self.rfile.read(int(self.headers["content-length"]))
+        if not self.path.endswith("/chat/completions"):
+            self.send_error(404)
+            return
+        self.server.paths.append(self.path)
         body = json.dumps(FakeVLLM().completion(1)).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -616,7 +650,8 @@ def test_profile_by_name() -> None:
     assert profile is not None
     assert profile["max_input_tokens"] == 65_536
     assert profile["image_inputs"] is True
-    assert profile["tool_calling"] is False
+    assert profile["tool_calling"] is True
+    assert profile["video_inputs"] is False
     assert ChatGLM4V(model="somebody/something").profile is None
 
 
@@ -633,3 +668,103 @@ def test_defaults() -> None:
 def test_impossible_numbers_of_choices(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="at least 1"):
         ChatGLM4V(**fields)
+
+
+# --- caches, counts, and what needs no server ---
+
+
+def picture_at(path: Path, shade: int) -> HumanMessage:
+    Image.new("L", (56, 56), shade).save(path)
+    return HumanMessage([{"type": "image", "path": str(path)}])
+
+
+async def test_a_cache_knows_servers_options_and_the_content_of_files(tmp_path: Path) -> None:
+    fake = FakeVLLM()
+    cache = InMemoryCache()
+    model = fake.model(cache=cache)
+    asked = [picture_at(tmp_path / "a.png", 0)]
+
+    async def asks_again(model: ChatGLM4V, **options: Any) -> bool:
+        before = len(fake.requests)
+        check_answer(model.invoke(asked, **options))
+        new = len(fake.requests) - before
+        check_answer(await model.ainvoke(asked, **options))
+        assert len(fake.requests) - before == new, "the second time is the cache's"
+        return bool(new)
+
+    assert await asks_again(model)
+    assert not await asks_again(fake.model(cache=cache))
+    assert not await asks_again(fake.model(cache=cache, api_key="another"))
+    assert await asks_again(fake.model(cache=cache, base_url="http://glm.invalid/v1"))
+    assert await asks_again(fake.model(cache=cache, top_k=7))
+    assert await asks_again(fake.model(cache=cache, cache_salt="a"))
+    assert await asks_again(fake.model(cache=cache, sampling="gui"))
+    assert await asks_again(model, max_images=3)
+    picture_at(tmp_path / "a.png", 255)
+    assert await asks_again(model)
+    picture_at(tmp_path / "a.png", 0)
+    assert not await asks_again(model)
+    assert "media_digest" not in str(fake.bodies)
+
+
+def check_answer(message: BaseMessage) -> None:
+    assert message.text == ANSWER
+    assert message.additional_kwargs["reasoning_content"] == THOUGHT
+
+
+def test_the_cache_of_all_models() -> None:
+    fake = FakeVLLM()
+    set_llm_cache(InMemoryCache())
+    try:
+        for _ in range(2):
+            check_answer(fake.model().invoke("Hi"))
+            check_answer(fake.model(cache=False).invoke("Hi"))
+    finally:
+        set_llm_cache(None)
+
+    assert len(fake.requests) == 3
+
+
+@pytest.mark.disable_socket
+def test_nothing_but_a_call_needs_the_network() -> None:
+    model = ChatGLM4V(thinking="off", thinking_budget=5)
+    model.bind_tools([{"name": "f", "description": "F."}], tool_choice="any")
+    for method in ("json_schema", "json_mode", "function_calling"):
+        schema = {"title": "A", "type": "object", "properties": {}}
+        model.with_structured_output(schema, method=method, include_raw=True)
+    model.with_choices(["a", "b"])
+    model.with_boxes()
+    model._get_request_payload("Hi", thinking="auto", thinking_budget=None)
+
+
+def test_counts_on_vllm(writer: type[Any], vllm: Any) -> None:
+    model = writer(vllm, RAW).model()
+
+    assert model.get_num_tokens("<think>") == 1
+    assert model.get_token_ids("Hi there") == vllm.tokenizer.encode("Hi there").ids
+    count = model.get_num_tokens_from_messages([HumanMessage("Hi")])
+    prompt = "[gMASK]<sop><|user|>\nHi<|assistant|>\n"
+    assert count == model.get_num_tokens(prompt)
+    tools = [{"name": "f", "description": "F."}]
+    assert model.get_num_tokens_from_messages([HumanMessage("Hi")], tools) > count + 20
+    # Longer than the server takes: that is for the caller to mend, by this very count.
+    long = [HumanMessage("Hi " * 20_000)]
+    assert model.get_num_tokens_from_messages(long) > 8192
+    kept = trim_messages([*long, *long, HumanMessage("Hi")], max_tokens=count, token_counter=model)
+    assert [message.content for message in kept] == ["Hi"]
+
+
+def test_counts_without_vllm() -> None:
+    model = FakeVLLM().model()
+
+    with pytest.warns(UserWarning, match="does not count .* an estimate, never too low"):
+        assert model.get_num_tokens_from_messages([HumanMessage("Hi")]) == 4 + 2 + 2
+    with pytest.raises(UnsupportedByServerError, match="has no /tokenize"):
+        model.get_num_tokens("Hi")
+
+
+def test_too_long_a_conversation_is_not_sent(writer: type[Any], vllm: Any) -> None:
+    server = writer(vllm, RAW)
+    with pytest.raises(ContextLengthError, match=r"has \d+ tokens and 'glm' takes 8192"):
+        server.model().invoke("Hi " * 20_000)
+    assert server.bodies == []

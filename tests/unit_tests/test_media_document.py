@@ -1,5 +1,6 @@
 """Pages of a PDF as pictures."""
 
+import base64
 import importlib
 import io
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
-from langchain_glm4v.media.document import pdf_page_image
+from langchain_glm4v.media.document import MAX_PAGES, pdf_page_image, pdf_page_images
 
 pymupdf: Any = importlib.import_module("pymupdf")  # has no types
 
@@ -90,10 +91,37 @@ def test_not_a_pdf(tmp_path: Path, data: bytes, capfd: pytest.CaptureFixture[str
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(MediaNotFoundError, match="no PDF at"):
         pdf_page_image(tmp_path / "missing.pdf")
-    with pytest.raises(MediaError, match="cannot read the PDF"):
+    with pytest.raises(UnsupportedMediaError, match="is not a file"):
         pdf_page_image(tmp_path)
 
 
 def test_too_small(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 28"):
         pdf_page_image(tmp_path / "page.pdf", longest_side=27)
+
+
+def test_all_pages_from_any_source(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "two.pdf", A4, (842, 595))
+    data = path.read_bytes()
+    url = f"data:application/pdf;base64,{base64.b64encode(data).decode()}"
+    pages = pdf_page_images(path, longest_side=280)
+
+    assert pages == [pdf_page_image(path, page, longest_side=280) for page in (0, 1)]
+    for source in (data, url, str(path), path.as_uri()):
+        assert pdf_page_images(source, longest_side=280) == pages
+
+
+def test_too_many_pages(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "book.pdf", *[(28, 28)] * (MAX_PAGES + 1))
+    with pytest.raises(MediaError, match=r"has 33 pages.*one by one.*pdf_page_image\(path, page\)"):
+        pdf_page_images(path)
+
+
+def test_a_pdf_in_the_network() -> None:
+    with pytest.raises(UnsupportedMediaError, match="cannot read a PDF from 'https:"):
+        pdf_page_images("https://host/a.pdf")
+
+
+def test_a_damaged_pdf_without_a_name() -> None:
+    with pytest.raises(UnsupportedMediaError, match="the PDF of 4 bytes is not a PDF"):
+        pdf_page_images(b"text")

@@ -2,6 +2,8 @@
 
 import base64
 import copy
+import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.tool import tool_call
+from langchain_core.messages.tool import invalid_tool_call, tool_call
 from PIL import Image
 
-from langchain_glm4v.errors import MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.media import image
+from langchain_glm4v.media.document import pdf_page_images
 from langchain_glm4v.messages import neutralise, to_wire
 from langchain_glm4v.profiles import CONTROL_TOKENS
+
+pymupdf: Any = importlib.import_module("pymupdf")  # has no types
 
 
 @pytest.fixture
@@ -37,6 +43,10 @@ def part(path: Path) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": data_url(path)}}
 
 
+def text(value: str) -> dict[str, Any]:
+    return {"type": "text", "text": value}
+
+
 def test_roles() -> None:
     messages = [
         SystemMessage("Be brief."),
@@ -50,7 +60,7 @@ def test_roles() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello"},
-        {"role": "tool", "content": "42", "tool_call_id": "call-1"},
+        {"role": "user", "content": "<tool_response>42</tool_response>"},
         {"role": "system", "content": "Be kind."},
     ]
 
@@ -105,9 +115,21 @@ def test_remote_pictures_stay_with_the_server() -> None:
 
 
 def test_pictures_in_tool_results(png: Path) -> None:
-    message = ToolMessage([{"type": "image", "path": png}], tool_call_id="call-1")
+    picture: dict[str, Any] = {"type": "image", "path": png}
+    message = ToolMessage(["One:", picture, "two:", picture, "Done."], tool_call_id="call-1")
 
-    assert to_wire([message])[0]["content"] == [part(png)]
+    assert to_wire([message]) == [
+        {
+            "role": "user",
+            "content": [
+                text("<tool_response>One:"),
+                part(png),
+                text("two:"),
+                part(png),
+                text("Done.</tool_response>"),
+            ],
+        }
+    ]
 
 
 def test_messages_are_not_changed(png: Path) -> None:
@@ -147,10 +169,18 @@ def test_an_empty_assistant_turn_is_left_out() -> None:
     ]
 
 
-def test_tool_calls_of_the_assistant() -> None:
-    message = AIMessage("", tool_calls=[tool_call(name="add", args={"a": "ü"}, id="call-1")])
+ADD = tool_call(name="add", args={"a": "ü", "b": 1}, id="call-1")
+ADD_TEXT = '<tool_call>{"name":"add","arguments":{"a":"ü","b":1}}</tool_call>'
 
-    assert to_wire([message]) == [
+
+def test_native_tools() -> None:
+    messages = [
+        AIMessage("", tool_calls=[ADD]),
+        ToolMessage("42", tool_call_id="call-1"),
+        ChatMessage(content="43", role="tool"),
+    ]
+
+    assert to_wire(messages, native_tools=True) == [
         {
             "role": "assistant",
             "content": "",
@@ -158,10 +188,196 @@ def test_tool_calls_of_the_assistant() -> None:
                 {
                     "id": "call-1",
                     "type": "function",
-                    "function": {"name": "add", "arguments": '{"a": "ü"}'},
+                    "function": {"name": "add", "arguments": '{"a": "ü", "b": 1}'},
                 }
             ],
-        }
+        },
+        {"role": "tool", "content": "42", "tool_call_id": "call-1"},
+        {"role": "tool", "content": "43"},
+    ]
+
+
+def test_tool_calls_as_text() -> None:
+    messages = [
+        AIMessage("I add.", tool_calls=[ADD, ADD]),
+        AIMessage([], tool_calls=[ADD]),
+        ChatMessage(content="42", role="tool"),
+    ]
+
+    assert to_wire(messages) == [
+        {"role": "assistant", "content": f"I add.{ADD_TEXT}{ADD_TEXT}"},
+        {"role": "assistant", "content": ADD_TEXT},
+        {"role": "user", "content": "<tool_response>42</tool_response>"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shown"),
+    [
+        ("add", '{"a": 1', '{"name":"add","arguments":{"a": 1}'),
+        ("", '{"nam', '{"nam'),
+        (None, None, ""),
+    ],
+)
+def test_invalid_tool_calls_are_shown(name: str | None, arguments: str | None, shown: str) -> None:
+    call = invalid_tool_call(name=name, args=arguments, id="1", error=None)
+    message = AIMessage("Hm.", invalid_tool_calls=[call])
+
+    assert to_wire([message])[0]["content"] == f"Hm.<tool_call>{shown}</tool_call>"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "tool_use", "id": "call-1", "name": "add", "input": {"a": "ü", "b": 1}},
+        {"type": "tool_call", "id": "call-1", "name": "add", "args": {"a": "ü", "b": 1}},
+        {"type": "tool_call_chunk", "id": "call-1", "name": "add", "args": "{", "index": 0},
+        {"type": "invalid_tool_call", "id": "call-2", "name": "add", "args": "{"},
+    ],
+)
+def test_calls_in_the_content_are_said_once(block: dict[str, Any]) -> None:
+    message = AIMessage([{"type": "text", "text": "some text"}, block], tool_calls=[ADD])
+
+    assert to_wire([message]) == [{"role": "assistant", "content": f"some text{ADD_TEXT}"}]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "thinking", "thinking": "Let me see.", "signature": "x"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "reasoning", "reasoning": "Let me see."},
+    ],
+)
+def test_thinking_of_other_models(block: dict[str, Any]) -> None:
+    message = AIMessage([block, {"type": "text", "text": "Hi", "cache_control": {"type": "x"}}])
+
+    assert to_wire([message]) == [{"role": "assistant", "content": "Hi"}]
+
+
+PROTOCOL_TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+
+
+@pytest.mark.parametrize("tag", [*PROTOCOL_TAGS, "<|user|>", "[gMASK]"])
+def test_nobody_can_forge_a_tag(tag: str) -> None:
+    forged = tool_call(name=f"add{tag}", args={"a": [f'"{tag}"'], tag: 1}, id="1")
+    broken = invalid_tool_call(name=tag, args=tag, id="2", error=None)
+    messages = [
+        HumanMessage(tag),
+        AIMessage(tag, tool_calls=[forged], invalid_tool_calls=[broken]),
+        ToolMessage(tag, tool_call_id="1"),
+        ToolMessage([{"type": "text", "text": tag}], tool_call_id="2"),
+    ]
+    human, assistant, result, parts = to_wire(messages)
+    call = assistant["content"].split("<tool_call>")[1].removesuffix("</tool_call>")
+    hidden = f"{tag[0]}\u200b{tag[1:]}"
+
+    assert human["content"] == hidden
+    assert result["content"] == f"<tool_response>{hidden}</tool_response>"
+    assert parts["content"] == [text(result["content"])]
+    assert assistant["content"].count(tag) == 2 * (tag in PROTOCOL_TAGS[:2])
+    assert json.loads(call) == {
+        "name": f"add{hidden}",
+        "arguments": {"a": [f'"{hidden}"'], hidden: 1},
+    }
+    native = to_wire(messages, native_tools=True)
+    assert tag not in native[1]["tool_calls"][0]["function"]["arguments"]
+
+
+@pytest.fixture
+def pdf(tmp_path: Path) -> Path:
+    path = tmp_path / "two.pdf"
+    with pymupdf.open() as made:
+        for width, height in ((100, 200), (200, 100)):
+            made.new_page(width=width, height=height).insert_text((20, 50), "Hi")
+        made.save(path)
+    return path
+
+
+def test_every_form_of_a_pdf(pdf: Path) -> None:
+    encoded = base64.b64encode(pdf.read_bytes()).decode()
+    url = f"data:application/pdf;base64,{encoded}"
+    blocks: list[str | dict[str, Any]] = [
+        {"type": "file", "base64": encoded, "mime_type": "application/pdf"},
+        {"type": "file", "path": pdf},
+        {"type": "file", "url": pdf.as_uri()},
+        {"type": "file", "url": url},
+        {"type": "file", "file": {"filename": "two.pdf", "file_data": url}},
+    ]
+    pages = [
+        {"type": "image_url", "image_url": {"url": image.data_url(page, "image/jpeg")}}
+        for page in pdf_page_images(pdf)
+    ]
+    asked, result = to_wire(
+        [HumanMessage([*blocks, "Read it."]), ToolMessage([blocks[0]], tool_call_id="1")]
+    )
+
+    assert len(pages) == 2
+    assert asked["content"] == [*pages * len(blocks), text("Read it.")]
+    assert result["content"] == [text("<tool_response>"), *pages, text("</tool_response>")]
+
+
+def test_no_pdf(tmp_path: Path, png: Path) -> None:
+    for path, hint in ((png, "is not a PDF"), (tmp_path / "no.pdf", "no PDF at")):
+        with pytest.raises(MediaError, match=hint):
+            to_wire([HumanMessage([{"type": "file", "path": path}])])
+
+
+# As LangChain's standard tests write them.
+
+
+def test_double_turns_stay() -> None:
+    messages = [
+        *[SystemMessage("hello")] * 2,
+        *[HumanMessage("hello", name="example_user")] * 2,
+        *[AIMessage("hello")] * 2,
+        HumanMessage("how are you"),
+    ]
+
+    assert [(turn["role"], turn["content"]) for turn in to_wire(messages)] == [
+        *[("system", "hello")] * 2,
+        *[("user", "hello")] * 2,
+        *[("assistant", "hello")] * 2,
+        ("user", "how are you"),
+    ]
+
+
+def test_a_conversation_with_an_anthropic_model(png: Path) -> None:
+    data = base64.b64encode(png.read_bytes()).decode()
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    messages = [
+        HumanMessage(
+            [
+                {
+                    "type": "text",
+                    "text": "what's your favorite color in this image",
+                    "cache_control": {"type": "ephemeral"},
+                },
+                {"type": "image", "source": source},
+                {"type": "image", "source": {"type": "url", "url": "https://host/a.png"}},
+            ]
+        ),
+        AIMessage(
+            [
+                {"type": "text", "text": "Hmm let me think about that"},
+                {"type": "tool_use", "input": ADD["args"], "id": "call-1", "name": "add"},
+            ],
+            tool_calls=[ADD],
+        ),
+        ToolMessage("That's a great pick!", tool_call_id="call-1"),
+    ]
+
+    assert to_wire(messages) == [
+        {
+            "role": "user",
+            "content": [
+                text("what's your favorite color in this image"),
+                part(png),
+                {"type": "image_url", "image_url": {"url": "https://host/a.png"}},
+            ],
+        },
+        {"role": "assistant", "content": f"Hmm let me think about that{ADD_TEXT}"},
+        {"role": "user", "content": "<tool_response>That's a great pick!</tool_response>"},
     ]
 
 
@@ -175,7 +391,7 @@ def test_control_tokens_in_texts_stay_text(token: str) -> None:
         AIMessage(text),
     ]
 
-    for turn in to_wire(messages):
+    for turn in to_wire(messages, native_tools=True):
         content = turn["content"]
         sent = content if isinstance(content, str) else content[0]["text"]
         assert token not in sent
@@ -200,9 +416,9 @@ def test_other_texts_stay_as_they_are(text: str) -> None:
     assert neutralise(text) == text
 
 
-@pytest.mark.parametrize("kind", ["file", "video", "audio", "input_audio", None])
+@pytest.mark.parametrize("kind", ["video", "audio", "input_audio", "tool_result", None])
 def test_other_blocks_are_refused(kind: str | None) -> None:
-    with pytest.raises(UnsupportedMediaError, match="accepted are text, image, image_url"):
+    with pytest.raises(UnsupportedMediaError, match=r"accepted are text, image, image_url, file"):
         to_wire([HumanMessage([{"type": kind, "base64": "AA=="}])])
 
 
@@ -212,7 +428,9 @@ def test_other_blocks_are_refused(kind: str | None) -> None:
         ({"type": "image", "file_id": "x"}, "add url, path or base64"),
         ({"type": "image", "url": None}, "add url, path or base64"),
         ({"type": "image", "url": 7}, "add url, path or base64"),
-        ({"type": "image", "base64": 7}, "b64encode"),
+        ({"type": "image", "base64": 7}, "no picture: add url, path or base64"),
+        ({"type": "image", "source": {"type": "base64"}}, "add url, path or base64"),
+        ({"type": "file", "file": {"file_id": "x"}}, "no PDF: add url, path or base64"),
         ({"type": "image_url", "image_url": {}}, '"url": '),
         ({"type": "image_url", "image_url": {"url": 7}}, '"url": '),
         ({"type": "text"}, "'text': "),

@@ -180,6 +180,35 @@ def test_eager_decides_at_once() -> None:
     assert parse("b </think> c", eager=True).answer == "b </think> c"
 
 
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer", "complete"),
+    [
+        ("<think>a</think><answer>b", "a", "b", True),
+        ("<think>a</think>\n<answer> b\n", "a", " b\n", True),
+        ("<answer></answer><think><answer>", "", "</answer><think><answer>", True),
+        (f"<think>{BOX}a{END_BOX}</think><answer>{BOX}b", "a", f"{BOX}b", True),
+        ("a <b> </think><answer>c", "a <b>", "c", True),
+        ("<think>a</think>b", "ab", "", False),
+        ("<think>a <ans", "a", "", False),
+        ("", "", "", False),
+    ],
+)
+def test_strict(text: str, reasoning: str, answer: str, *, complete: bool) -> None:
+    parsed = parse(text, strict=True)
+
+    assert (parsed.reasoning, parsed.answer, parsed.boxes) == (reasoning, answer, ())
+    assert parsed.complete is complete
+    assert not parse(text, finish_reason="length", strict=True).complete
+
+
+def test_a_strict_answer_streams_at_once() -> None:
+    splitter = Splitter(strict=True)
+
+    assert splitter.feed("<think>a") == [("reasoning", "a")]
+    assert splitter.feed("</think><answer>b <") == [("answer", "b <")]
+    assert splitter.feed("/answer") == [("answer", "/answer")]
+
+
 FRAGMENTS = st.sampled_from(
     [
         *("<think>", "</think>", "<answer>", "</answer>", BOX, END_BOX),
@@ -193,9 +222,9 @@ PLAIN = st.text(st.characters(exclude_characters="<>"), max_size=20)
 
 
 def split(
-    text: str, cuts: list[int], *, eager: bool = False
+    text: str, cuts: list[int], *, eager: bool = False, strict: bool = False
 ) -> tuple[list[tuple[str, str]], Splitter]:
-    splitter = Splitter(eager=eager)
+    splitter = Splitter(eager=eager, strict=strict)
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     pieces: list[tuple[str, str]] = []
     for start, end in pairwise(edges):
@@ -207,9 +236,11 @@ def joined(pieces: list[tuple[str, str]], kind: str) -> str:
     return "".join(text for of, text in pieces if of == kind)
 
 
-@given(TEXTS, st.lists(st.integers(0, 500), max_size=30), st.booleans())
-def test_every_chunking_gives_the_same(text: str, cuts: list[int], eager: bool) -> None:
-    pieces, splitter = split(text, cuts, eager=eager)
+@given(TEXTS, st.lists(st.integers(0, 500), max_size=30), st.booleans(), st.booleans())
+def test_every_chunking_gives_the_same(
+    text: str, cuts: list[int], eager: bool, strict: bool
+) -> None:
+    pieces, splitter = split(text, cuts, eager=eager, strict=strict)
     reply = ParsedOutput(
         joined(pieces, "reasoning"),
         joined(pieces, "answer"),
@@ -218,7 +249,7 @@ def test_every_chunking_gives_the_same(text: str, cuts: list[int], eager: bool) 
         text,
     )
 
-    assert reply == parse(text, eager=eager)
+    assert reply == parse(text, eager=eager, strict=strict)
     kinds = [kind for kind, _ in pieces]
     assert kinds == sorted(kinds, reverse=True), "reasoning comes before the answer"
     assert all(piece for _, piece in pieces)

@@ -1,15 +1,23 @@
 """Documents: pages of a PDF as pictures."""
 
-import os
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.errors import MediaError, UnsupportedMediaError
+from langchain_glm4v.media.budget import CELL
+from langchain_glm4v.media.source import Source, read, scheme, shown
 
-CELL = 28
-"""Pixels along a side of the square that becomes one token: patches of 14, merged two by two."""
+LONGEST_SIDE = 1540
+"""Pixels of the longer side of a page, unless told otherwise.
+
+It shows an A4 page in 1092x1540 pixels, 2,145 tokens, where print of 8 points can be read.
+"""
+
+MAX_PAGES = 32
+"""Pages of a PDF that is sent whole, at most: as many pictures as a managed server takes."""
 
 _JPEG_QUALITY = 90
 
@@ -18,39 +26,79 @@ _mupdf = threading.Lock()
 
 
 def pdf_page_image(
-    path: str | os.PathLike[str],
+    source: Source | bytes,
     page: int = 0,
     *,
-    longest_side: int = 1540,
+    longest_side: int = LONGEST_SIDE,
     password: str | None = None,
 ) -> bytes:
     """Render one page of a PDF as a picture for the model.
 
     Args:
-        path: The PDF.
+        source: The PDF: a path, a `file://` URL, a `data:` URL, or its bytes.
         page: Which page, counted from 0.
-        longest_side: Pixels of the longer side, rounded down to a multiple of 28. The default
-            shows an A4 page in 1092x1540 pixels, 2,145 tokens, where print of 8 points can be read.
+        longest_side: Pixels of the longer side, rounded down to a multiple of 28.
         password: The password of an encrypted PDF.
 
     Returns:
         A JPEG whose sides are multiples of 28 pixels, so that the model does not scale it again.
 
     Raises:
-        MediaNotFoundError: If there is no file at `path`.
+        MediaNotFoundError: If there is no file at `source`.
         UnsupportedMediaError: If the file is no PDF.
         MediaError: If the page does not exist, the password is missing or wrong, the page cannot
             be rendered, or PyMuPDF is not installed.
         ValueError: If `longest_side` is below 28.
     """
+    with _opened(source, longest_side, password) as (document, origin):
+        if not 0 <= page < document.page_count:
+            raise MediaError(
+                f"{origin} has no page {page}: its pages are 0 to {document.page_count - 1}"
+            )
+        return _render(document[page], longest_side)
+
+
+def pdf_page_images(
+    source: Source | bytes,
+    *,
+    longest_side: int = LONGEST_SIDE,
+    password: str | None = None,
+) -> list[bytes]:
+    """Render all pages of a PDF, as `pdf_page_image` does one.
+
+    Returns:
+        A JPEG for each page, `MAX_PAGES` at most.
+
+    Raises:
+        MediaError: As for `pdf_page_image`, and if the PDF has no pages or too many.
+        ValueError: If `longest_side` is below 28.
+    """
+    with _opened(source, longest_side, password) as (document, origin):
+        pages = document.page_count
+        if not 0 < pages <= MAX_PAGES:
+            raise MediaError(
+                f"{origin} has {pages} pages, and 1 to {MAX_PAGES} can be sent at once: pass those "
+                "you want one by one, as the pictures that "
+                "langchain_glm4v.media.document.pdf_page_image(path, page) returns"
+            )
+        return [_render(page, longest_side) for page in document]
+
+
+@contextmanager
+def _opened(
+    source: Source | bytes, longest_side: int, password: str | None
+) -> Iterator[tuple[Any, str]]:
+    """The open document, and what error messages call it."""
     if longest_side < CELL:
         raise ValueError(f"longest_side is {longest_side} pixels: the model needs at least {CELL}")
     pymupdf = _import_pymupdf()
-    origin = repr(os.fspath(path))
-    data = _read(Path(path), origin)
+    data = source if isinstance(source, bytes) else read(source, "PDF")
+    origin = f"the PDF of {len(data)} bytes"
+    if not isinstance(source, bytes) and scheme(source) != "data":
+        origin = shown(source)
     with _mupdf:
         # MuPDF would write its own view of a damaged file to standard error.
-        shown = pymupdf.TOOLS.mupdf_display_errors()
+        errors_shown = pymupdf.TOOLS.mupdf_display_errors()
         pymupdf.TOOLS.mupdf_display_errors(False)
         try:
             with pymupdf.open(stream=data, filetype="pdf") as document:
@@ -58,17 +106,13 @@ def pdf_page_image(
                 if not document.is_pdf:
                     raise UnsupportedMediaError(f"{origin} is not a PDF")
                 _unlock(document, origin, password)
-                if not 0 <= page < document.page_count:
-                    raise MediaError(
-                        f"{origin} has no page {page}: its pages are 0 to {document.page_count - 1}"
-                    )
-                return _render(document[page], longest_side)
+                yield document, origin
         except pymupdf.FileDataError as error:
             raise UnsupportedMediaError(f"{origin} is not a PDF, or a damaged one") from error
         except (RuntimeError, pymupdf.mupdf.FzErrorBase) as error:
-            raise MediaError(f"cannot render page {page} of {origin}: {error}") from error
+            raise MediaError(f"cannot render {origin}: {error}") from error
         finally:
-            pymupdf.TOOLS.mupdf_display_errors(shown)
+            pymupdf.TOOLS.mupdf_display_errors(errors_shown)
 
 
 def _import_pymupdf() -> ModuleType:
@@ -79,16 +123,6 @@ def _import_pymupdf() -> ModuleType:
             "reading a PDF needs PyMuPDF, which is not installed: pip install 'pymupdf<2'"
         ) from error
     return pymupdf
-
-
-def _read(path: Path, origin: str) -> bytes:
-    try:
-        return path.expanduser().read_bytes()
-    except FileNotFoundError as error:
-        raise MediaNotFoundError(f"no PDF at {origin}: give the path of a file") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: no such user as in ~user
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise MediaError(f"cannot read the PDF {origin}: {reason}") from error
 
 
 def _unlock(document: Any, origin: str, password: str | None) -> None:

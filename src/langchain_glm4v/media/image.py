@@ -4,17 +4,14 @@ A picture is judged by its bytes, never by its name or a stated type.
 """
 
 import base64
-import binascii
 import io
 import os
-import re
-import stat
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
 
-from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.errors import MediaError, UnsupportedMediaError
+from langchain_glm4v.media.budget import MAX_ASPECT
+from langchain_glm4v.media.source import Source, decode_data_url, read, scheme, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,12 +23,6 @@ MAX_PIXELS = 89_478_485
 
 The model scales anything above 4.8 million pixels down, so larger pictures only cost memory.
 """
-
-MAX_ASPECT = 200
-"""Longer side by shorter side, at most: the model's image processor refuses more."""
-
-MAX_BYTES = 256 * 1024 * 1024
-"""Bytes of the file of one picture, at most: what vLLM itself downloads at most."""
 
 # Sent as they are. MPO is what many phones write: a JPEG with more pictures behind the first.
 _MIME_TYPES = {
@@ -46,12 +37,13 @@ _MIME_TYPES = {
 _UNSAFE_FORMATS = frozenset(("EPS", "WMF"))
 _PNG_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
 
-_SHOWN = 200  # characters of a path or URL in an error message
+_KIND = "picture"  # in error messages
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+# Enough base64 for the headers of most pictures; a whole number of groups of four.
+_HEAD = 4 * 16_384
 
 
-def to_url(source: str | os.PathLike[str]) -> str:
+def to_url(source: Source) -> str:
     """Turn a picture into a URL that a server can be sent.
 
     Args:
@@ -67,49 +59,19 @@ def to_url(source: str | os.PathLike[str]) -> str:
         MediaError: If the picture has more than `MAX_PIXELS` pixels, is too long and narrow, or
             cannot be read.
     """
-    text = os.fspath(source)
-    scheme = _SCHEME.match(text) if isinstance(source, str) else None
-    match scheme.group().lower() if scheme else "":
-        case "http:" | "https:":
-            return text
-        case "data:":
-            return _from_data_url(text)
-        case "file:":
-            return _from_path(_path_of(text))
-        case "":
-            return _from_path(text)
-        case other if text.startswith("//", len(other)):
+    match scheme(source):
+        case "http" | "https":
+            return os.fspath(source)
+        case "data":
+            url = os.fspath(source)
+            return from_bytes(decode_data_url(url, _KIND), _base64_origin(url))
+        case "file" | "":
+            return from_bytes(read(source, _KIND), shown(source))
+        case _:
             raise UnsupportedMediaError(
-                f"cannot read a picture from {_short(text)}: accepted are http://, https://, "
+                f"cannot read a picture from {shown(source)}: accepted are http://, https://, "
                 "data:, file:// and local paths"
             )
-        case _:  # a file name with a colon in it
-            return _from_path(text)
-
-
-def from_base64(data: str | bytes) -> str:
-    """Turn a picture in base64 into a `data:` URL.
-
-    Args:
-        data: The picture's bytes in base64; line breaks are allowed.
-
-    Returns:
-        A `data:` URL with the type that the bytes have.
-
-    Raises:
-        UnsupportedMediaError: If `data` is not base64, or holds no picture.
-        MediaError: If the picture has more than `MAX_PIXELS` pixels, or is too long and narrow.
-    """
-    origin = f"the image of {len(data)} characters of base64"
-    try:
-        compact = b"".join(data.split()) if isinstance(data, bytes) else "".join(data.split())
-        picture = base64.b64decode(compact, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UnsupportedMediaError(
-            f"{origin} is not valid base64 ({error}): "
-            "encode the bytes of a picture with base64.b64encode"
-        ) from error
-    return from_bytes(picture, origin)
 
 
 def from_bytes(data: bytes, origin: str) -> str:
@@ -130,10 +92,8 @@ def from_bytes(data: bytes, origin: str) -> str:
     """
     from PIL import Image  # noqa: PLC0415 - only requests with pictures pay for the import
 
-    Image.init()
-    formats = [name for name in Image.OPEN if name not in _UNSAFE_FORMATS]
     try:
-        with Image.open(io.BytesIO(data), formats=formats) as picture:
+        with _opened(data) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise _too_large(origin, f"{width}x{height}")
@@ -152,56 +112,41 @@ def from_bytes(data: bytes, origin: str) -> str:
         raise
     # Pillow's readers raise whatever the bytes make them stumble over.
     except Exception as error:
-        raise UnsupportedMediaError(
-            f"{origin} is not a picture, or a damaged one: accepted are {ACCEPTED}"
-        ) from error
+        raise _not_a_picture(origin) from error
+    return data_url(data, mime_type)
+
+
+def data_url(data: bytes, mime_type: str) -> str:
+    """Write bytes as a `data:` URL."""
     return f"data:{mime_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _from_data_url(url: str) -> str:
+def size_of(url: str) -> tuple[int, int]:
+    """Read the size of a picture from its header; no pixel is decoded.
+
+    Args:
+        url: A `data:` URL, as the other functions here return it.
+
+    Returns:
+        Width and height in pixels, as stored: a picture to be turned by its EXIF data is not.
+
+    Raises:
+        UnsupportedMediaError: If it holds no picture.
+    """
     head, _, data = url.partition(",")
-    if not head.lower().endswith(";base64"):
-        raise UnsupportedMediaError(
-            f"the URL {_short(url)} is not in base64: write it as data:image/png;base64,…"
-        )
-    return from_base64(unquote_to_bytes(data).decode("ascii", "replace"))
+    for part in (data[:_HEAD], data):
+        # Pillow's readers raise whatever the bytes make them stumble over.
+        with suppress(Exception), _opened(decode_data_url(f"{head},{part}", _KIND)) as picture:
+            return picture.size
+    raise _not_a_picture(_base64_origin(url))
 
 
-def _path_of(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost"):
-        raise UnsupportedMediaError(
-            f"{_short(url)} names the host {parts.netloc!r}: "
-            "a local file is file:///path, with three slashes"
-        )
-    return url2pathname(parts.path)
+def _opened(data: bytes) -> "Image.Image":
+    from PIL import Image  # noqa: PLC0415 - only requests with pictures pay for the import
 
-
-def _from_path(path: str) -> str:
-    origin = _short(path)
-    try:
-        file = Path(path).expanduser()
-        found = file.stat()
-        # Devices and pipes may never end, so only regular files are read.
-        if not stat.S_ISREG(found.st_mode):
-            raise UnsupportedMediaError(f"{origin} is not a file: accepted are {ACCEPTED}")
-        if found.st_size > MAX_BYTES:
-            raise MediaError(
-                f"{origin} has {found.st_size} bytes, more than the {MAX_BYTES} that a picture "
-                "may have: save it smaller first"
-            )
-        data = file.read_bytes()
-    except MediaError:
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MediaNotFoundError(
-            f"no picture at {origin}: "
-            f"give the path of a file ({ACCEPTED}), or an http(s):// or data: URL"
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no such user as in ~user
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise MediaError(f"cannot read the picture {origin}: {reason}") from error
-    return from_bytes(data, origin)
+    Image.init()
+    formats = [name for name in Image.OPEN if name not in _UNSAFE_FORMATS]
+    return Image.open(io.BytesIO(data), formats=formats)
 
 
 def _to_png(picture: "Image.Image") -> bytes:
@@ -219,5 +164,11 @@ def _too_large(origin: str, size: str) -> MediaError:
     )
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+def _not_a_picture(origin: str) -> UnsupportedMediaError:
+    return UnsupportedMediaError(
+        f"{origin} is not a picture, or a damaged one: accepted are {ACCEPTED}"
+    )
+
+
+def _base64_origin(data: str) -> str:
+    return f"the picture of {len(data)} characters of base64"

@@ -1,0 +1,120 @@
+"""Where media come from: paths, URLs and base64, read into bytes. Nothing is fetched here."""
+
+import base64
+import binascii
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
+
+from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+
+Source: TypeAlias = str | os.PathLike[str]
+"""A path, or a URL: `file://`, `data:` in base64, or `http(s)://`."""
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Bytes of one file, at most: what vLLM itself downloads at most."""
+
+_SHOWN = 200  # characters of a path or URL in an error message
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+
+
+def scheme(source: Source) -> str:
+    """Scheme of a URL in lower case; "" for a path, also for one with a colon in its name."""
+    found = _SCHEME.match(source) if isinstance(source, str) else None
+    if found is None:
+        return ""
+    name = found[1].lower()
+    known = name in ("data", "file", "http", "https")
+    return name if known or found.string.startswith("//", found.end()) else ""
+
+
+def read(source: Source, kind: str) -> bytes:
+    """Read a local file or a `data:` URL.
+
+    Args:
+        source: A path, a `file://` URL, or a `data:` URL in base64.
+        kind: What it should be, for error messages: "picture" or "PDF".
+
+    Raises:
+        MediaNotFoundError: If the path leads nowhere.
+        UnsupportedMediaError: If the path is no regular file, the data are not base64, or `source`
+            is a URL of another scheme.
+        MediaError: If the file has more than `MAX_BYTES` bytes, or cannot be read.
+    """
+    match scheme(source):
+        case "data":
+            return decode_data_url(str(source), kind)
+        case "file":
+            return _read_file(_path_of(str(source)), kind)
+        case "":
+            return _read_file(os.fspath(source), kind)
+        case _:
+            raise UnsupportedMediaError(
+                f"cannot read a {kind} from {shown(source)}: give a local path, a file:// URL, "
+                "or its bytes in base64"
+            )
+
+
+def decode_data_url(url: str, kind: str) -> bytes:
+    """Decode a `data:` URL; line breaks in its base64 are allowed.
+
+    Raises:
+        UnsupportedMediaError: If it is not in base64.
+    """
+    head, _, data = url.partition(",")
+    if not head.lower().endswith(";base64"):
+        raise UnsupportedMediaError(
+            f"the URL {shown(url)} is not in base64: write it as data:image/png;base64,…"
+        )
+    try:
+        return base64.b64decode(b"".join(unquote_to_bytes(data).split()), validate=True)
+    except binascii.Error as error:
+        raise UnsupportedMediaError(
+            f"the {kind} of {len(data)} characters of base64 is not valid base64 ({error}): "
+            "encode its bytes with base64.b64encode"
+        ) from error
+
+
+def shown(source: Source) -> str:
+    """A path or URL as an error message shows it."""
+    text = os.fspath(source)
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def _path_of(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UnsupportedMediaError(
+            f"{shown(url)} names the host {parts.netloc!r}: "
+            "a local file is file:///path, with three slashes"
+        )
+    return url2pathname(parts.path)
+
+
+def _read_file(path: str, kind: str) -> bytes:
+    origin = shown(path)
+    try:
+        file = Path(path).expanduser()
+        found = file.stat()
+        # Devices and pipes may never end, so only regular files are read.
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsupportedMediaError(f"{origin} is not a file: give the path of a {kind}")
+        if found.st_size > MAX_BYTES:
+            raise MediaError(
+                f"{origin} has {found.st_size} bytes, more than the {MAX_BYTES} that a {kind} "
+                "may have: save it smaller first"
+            )
+        return file.read_bytes()
+    except MediaError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MediaNotFoundError(
+            f"no {kind} at {origin}: give the path of a file, or a URL"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no such user as in ~user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MediaError(f"cannot read the {kind} {origin}: {reason}") from error

@@ -1,0 +1,482 @@
+"""Turns what a server sends back into LangChain's messages.
+
+    chat.completion       -> read_completion   -> ChatResult
+    chat.completion.chunk -> StreamReader.read -> ChatGenerationChunk
+
+Replies are plain dicts; no HTTP happens here. Their text is raw: `reasoning.Splitter` tells
+thinking from answer in it, `tool_protocol.CallSplitter` finds the tool calls of the answer.
+"""
+
+import json
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import (
+    ToolCallChunk,
+    invalid_tool_call,
+    tool_call,
+    tool_call_chunk,
+)
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_openai.chat_models.base import _create_usage_metadata
+
+from langchain_glm4v.content_blocks import PROVIDER
+from langchain_glm4v.errors import ReplyError
+from langchain_glm4v.reasoning import Piece, Splitter
+from langchain_glm4v.tool_protocol import CallPiece, CallSplitter
+
+# What a reply of an unforeseen shape raises on the way.
+_MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_Call: TypeAlias = tuple[str, str | None, str]  # name, id, arguments
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the text of a reply is to be read.
+
+    Attributes:
+        given: What the prompt already holds of the output, such as `"<think></think>"`.
+        eager: As for `reasoning.Splitter`. Goes without saying where the server sends the reasoning
+            in a field of its own.
+        strict: As for `reasoning.Splitter`: our own grammar wrote the output.
+        calls: Whether the answer may hold tool calls in the protocol of `tool_protocol`.
+        bare_calls: As `bare` of `tool_protocol.CallSplitter`.
+    """
+
+    given: str = ""
+    eager: bool = False
+    strict: bool = False
+    calls: bool = False
+    bare_calls: bool = False
+
+
+def read_completion(
+    response: Mapping[str, Any], reading: Reading, *, headers: Mapping[str, str] | None = None
+) -> ChatResult:
+    """Turn a whole reply into messages, one for each choice.
+
+    Args:
+        response: A `chat.completion`.
+        reading: How its text is to be read.
+        headers: Of the HTTP response, for `response_metadata["headers"]`.
+
+    Returns:
+        The messages. As with OpenAI's, each has the usage of the whole request.
+
+    Raises:
+        ReplyError: If `response` is no `chat.completion`.
+    """
+    try:
+        return _read_completion(response, reading, headers)
+    except _MISSHAPEN as error:
+        raise _misshapen("chat.completion", response, error) from error
+
+
+class StreamReader:
+    """Turns the events of one stream into chunks of a message.
+
+    Read every event, then take the rest. The chunks add up to the message that `read_completion`
+    makes of the same reply. Invalid tool calls of the protocol get superfluous braces at their end:
+    without them LangChain would mend the JSON of a call that was cut off, and offer it as valid.
+
+    Args:
+        reading: How the text is to be read.
+        headers: Of the HTTP response, for `response_metadata["headers"]`.
+    """
+
+    def __init__(self, reading: Reading, *, headers: Mapping[str, str] | None = None) -> None:
+        self._output = _Output(reading)
+        self._calls = _CallChunks()
+        self._info = _known(headers=headers and dict(headers))  # for the next chunk
+        self._usage: _Usage | None = None  # the latest figures
+        self._usage_told = False
+        self._ended = False
+
+    def read(self, event: Mapping[str, Any]) -> ChatGenerationChunk | None:
+        """Read the next event.
+
+        Args:
+            event: A `chat.completion.chunk`.
+
+        Returns:
+            What is settled by now; None if the event settles nothing.
+
+        Raises:
+            ReplyError: If `event` is no `chat.completion.chunk`.
+        """
+        try:
+            return self._read(event)
+        except _MISSHAPEN as error:
+            raise _misshapen("chat.completion.chunk", event, error) from error
+
+    def rest(self) -> list[ChatGenerationChunk]:
+        """End the stream; returns what was held back if it broke off without a finish reason.
+
+        Raises:
+            ReplyError: If the usage told so far is none.
+        """
+        if self._ended:
+            return []
+        try:
+            parts = self._end(None, None)
+            chunk = self._chunk(parts, self._calls.read(parts.calls, ended=True))
+        except _MISSHAPEN as error:
+            raise _misshapen("chat.completion.chunk", self._usage, error) from error
+        return [] if chunk is None else [chunk]
+
+    def _read(self, event: Mapping[str, Any]) -> ChatGenerationChunk | None:
+        if usage := event.get("usage"):
+            self._usage = _Usage(usage, event.get("service_tier"))
+        choices = event.get("choices")
+        # Some hosts send empty choices after the end, which only bring the usage.
+        if self._ended or not choices or choices[0].get("delta") is None:
+            return self._chunk(_Parts(), [])
+        choice = choices[0]
+        parts = self._output.feed(choice["delta"])
+        if logprobs := choice.get("logprobs"):
+            self._info["logprobs"] = logprobs
+        if choice.get("finish_reason"):
+            parts += self._end(choice["finish_reason"], choice.get("stop_reason"))
+            # Adding chunks joins their strings, so what is said once stands in one chunk alone.
+            self._info |= _ending(choice) | _origin(event)
+        calls = self._calls.read(parts.calls, ended=self._ended)
+        return self._chunk(parts, _native_chunks(choice["delta"]) + calls)
+
+    def _end(self, finish_reason: str | None, stop_reason: int | str | None) -> "_Parts":
+        self._ended = True
+        return self._output.flush(finish_reason, stop_reason)
+
+    def _chunk(self, parts: "_Parts", calls: list[ToolCallChunk]) -> ChatGenerationChunk | None:
+        metadata: dict[str, Any] = {"model_provider": PROVIDER}
+        usage: UsageMetadata | None = None
+        # Some hosts send the figures so far with every event.
+        if self._ended and self._usage and not self._usage_told:
+            self._usage_told = True
+            usage, how = self._usage.metadata([self._output])
+            metadata |= how
+        extras = parts.extras()
+        info, self._info = self._info, {}
+        if not (parts.answer or extras or calls or info or usage):
+            return None
+        message = AIMessageChunk(
+            content=parts.answer,
+            additional_kwargs=extras,
+            response_metadata=metadata,
+            tool_call_chunks=calls,
+            usage_metadata=usage,
+        )
+        return ChatGenerationChunk(message=message, generation_info=info or None)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What a piece of output holds."""
+
+    reasoning: str = ""
+    answer: str = ""
+    calls: Sequence[CallPiece] = ()
+    boxes: Sequence[str] = ()
+
+    def __add__(self, other: "_Parts") -> "_Parts":
+        return _Parts(
+            self.reasoning + other.reasoning,
+            self.answer + other.answer,
+            [*self.calls, *other.calls],
+            [*self.boxes, *other.boxes],
+        )
+
+    def extras(self) -> dict[str, Any]:
+        """The entries of `additional_kwargs`; none for what the output does not have."""
+        extras: dict[str, Any] = {}
+        if self.reasoning:
+            extras["reasoning_content"] = self.reasoning
+        if self.boxes:
+            extras["boxes"] = list(self.boxes)
+        return extras
+
+
+class _Output:
+    """Takes the output of one choice apart, as a whole or in pieces, and measures it.
+
+    Attributes:
+        size: UTF-8 bytes of the output so far.
+        reasoning_size: UTF-8 bytes of the reasoning in it.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self.size = 0
+        self.reasoning_size = 0
+        self._begun = False
+        self._splitter = Splitter(eager=reading.eager, strict=reading.strict)
+        self._splitter.feed(reading.given)
+        self._calls = CallSplitter(bare=reading.bare_calls) if reading.calls else None
+
+    def feed(self, fields: Mapping[str, Any]) -> _Parts:
+        """Read a message, or the delta of one."""
+        text = _text(fields.get("content"))
+        # vLLM and hosts name the reasoning that they split off themselves differently.
+        given = fields.get("reasoning") or fields.get("reasoning_content") or ""
+        self.size += _size(given) + _size(text)
+        if given and not self._begun:
+            self._splitter = Splitter(eager=True)
+        self._begun = self._begun or bool(given or text)
+        parts = self._parts(self._splitter.feed(text)) if text else _Parts()
+        if given:
+            parts.reasoning = given + parts.reasoning
+            self.reasoning_size += _size(given)
+        return parts
+
+    def flush(self, finish_reason: str | None, stop_reason: int | str | None) -> _Parts:
+        """End the output; returns what was held back."""
+        pieces = self._splitter.flush(finish_reason=finish_reason, stop_reason=stop_reason)
+        parts = self._parts(pieces)
+        if self._calls is not None:
+            parts += _answer_parts(self._calls.flush())
+        parts.boxes = self._splitter.boxes
+        return parts
+
+    def _parts(self, pieces: list[Piece]) -> _Parts:
+        reasoning = answer = ""
+        for kind, text in pieces:
+            if kind == "reasoning":
+                reasoning += text
+            else:
+                answer += text
+        if reasoning:
+            self.reasoning_size += _size(reasoning)
+        if self._calls is None or not answer:
+            return _Parts(reasoning, answer)
+        parts = _answer_parts(self._calls.feed(answer))
+        parts.reasoning = reasoning
+        return parts
+
+
+def _answer_parts(pieces: Sequence[str | CallPiece]) -> _Parts:
+    return _Parts(
+        answer="".join(piece for piece in pieces if isinstance(piece, str)),
+        calls=[piece for piece in pieces if isinstance(piece, CallPiece)],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """The server's count of tokens.
+
+    Attributes:
+        counted: The `usage` of a reply.
+        service_tier: The reply's, if it has one.
+    """
+
+    counted: Mapping[str, Any]
+    service_tier: str | None
+
+    def metadata(self, outputs: Sequence[_Output]) -> tuple[UsageMetadata, dict[str, Any]]:
+        """Give the count in LangChain's form, and a mark if its share of reasoning is estimated.
+
+        Where the server does not count the tokens of the reasoning, they are taken to be as large
+        as the others. A 0 beside a reasoning comes from a server that did not look for it.
+        """
+        usage = _create_usage_metadata(dict(self.counted), self.service_tier)
+        reasoning = sum(output.reasoning_size for output in outputs)
+        details = self.counted.get("completion_tokens_details") or {}
+        if not reasoning or details.get("reasoning_tokens"):
+            return usage, {}
+        share = min(1, reasoning / sum(output.size for output in outputs))
+        estimate = round(usage["output_tokens"] * share)
+        usage["output_token_details"] = {
+            **usage.get("output_token_details", {}),
+            "reasoning": estimate,
+        }
+        return usage, {"reasoning_tokens": "estimated"}
+
+
+class _CallChunks:
+    """Turns the pieces of tool calls into LangChain's chunks."""
+
+    def __init__(self) -> None:
+        self._open: CallPiece | None = None  # the first piece of the call that comes now
+        self._arguments: list[str] = []
+
+    def read(self, pieces: Sequence[CallPiece], *, ended: bool) -> list[ToolCallChunk]:
+        """Give the chunks of the pieces of one event, one for each call."""
+        chunks: list[ToolCallChunk] = []
+        for piece in pieces:
+            if piece.name is not None:
+                self._end(chunks)
+                self._open, self._arguments = piece, []
+            self._arguments.append(piece.arguments)
+            _put(chunks, piece)
+        if ended:
+            self._end(chunks)
+        return chunks
+
+    def _end(self, chunks: list[ToolCallChunk]) -> None:
+        """End the call that is open, if one is, so that it stays invalid if it is."""
+        call, self._open = self._open, None
+        arguments = "".join(self._arguments)
+        if call is not None and not (call.name and _object(arguments) is not None):
+            _put(chunks, CallPiece(call.index, None, None, _spoiler(arguments)))
+
+
+def _put(chunks: list[ToolCallChunk], piece: CallPiece) -> None:
+    """Add a piece to the chunks of an event; LangChain joins only those of different events."""
+    if chunks and chunks[-1]["index"] == piece.index:
+        chunks[-1]["args"] = (chunks[-1]["args"] or "") + piece.arguments
+    else:
+        chunks.append(
+            tool_call_chunk(name=piece.name, args=piece.arguments, id=piece.id, index=piece.index)
+        )
+
+
+def _read_completion(
+    response: Mapping[str, Any], reading: Reading, headers: Mapping[str, str] | None
+) -> ChatResult:
+    choices = response["choices"]
+    if not choices:
+        raise ValueError("it has no choices")
+    outputs = [_Output(reading) for _ in choices]
+    read = [_whole(choice, output) for choice, output in zip(choices, outputs, strict=True)]
+    origin = _origin(response)
+    counted = response.get("usage")
+    usage: UsageMetadata | None = None
+    how: dict[str, Any] = {}
+    if counted:
+        usage, how = _Usage(counted, response.get("service_tier")).metadata(outputs)
+    told = _known(headers=headers and dict(headers))
+    generations = [
+        ChatGeneration(
+            message=AIMessage(
+                content=parts.answer,
+                additional_kwargs=parts.extras(),
+                response_metadata={"model_provider": PROVIDER, **origin, **how},
+                usage_metadata=usage,
+                **_calls(choice, parts),
+            ),
+            generation_info={**told, **_known(logprobs=choice.get("logprobs")), **_ending(choice)},
+        )
+        for choice, parts in zip(choices, read, strict=True)
+    ]
+    llm_output = {"token_usage": counted, "model_provider": PROVIDER, **origin}
+    return ChatResult(generations=generations, llm_output=llm_output)
+
+
+def _whole(choice: Mapping[str, Any], output: _Output) -> _Parts:
+    parts = output.feed(choice["message"])
+    return parts + output.flush(choice.get("finish_reason"), choice.get("stop_reason"))
+
+
+def _calls(choice: Mapping[str, Any], parts: _Parts) -> dict[str, Any]:
+    """The tool calls of a message, valid and invalid."""
+    valid: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for name, identifier, arguments in (
+        *_native_calls(choice["message"]),
+        *_protocol_calls(parts.calls),
+    ):
+        values = _object(arguments)
+        if name and values is not None:
+            valid.append(tool_call(name=name, args=values, id=identifier))
+        else:
+            error = _call_error(name, choice.get("finish_reason"))
+            invalid.append(invalid_tool_call(name=name, args=arguments, id=identifier, error=error))
+    return {"tool_calls": valid, "invalid_tool_calls": invalid}
+
+
+def _native_calls(message: Mapping[str, Any]) -> list[_Call]:
+    """The tool calls that the server found; a tool without parameters has no arguments there."""
+    return [
+        (call["function"]["name"], call.get("id"), call["function"].get("arguments") or "{}")
+        for call in message.get("tool_calls") or ()
+    ]
+
+
+def _native_chunks(delta: Mapping[str, Any]) -> list[ToolCallChunk]:
+    calls = delta.get("tool_calls")
+    if not calls:
+        return []
+    return [
+        tool_call_chunk(
+            name=call["function"].get("name"),
+            args=call["function"].get("arguments"),
+            id=call.get("id"),
+            index=call["index"],
+        )
+        for call in calls
+    ]
+
+
+def _protocol_calls(pieces: Sequence[CallPiece]) -> list[_Call]:
+    arguments: dict[int, list[str]] = {}
+    for piece in pieces:
+        arguments.setdefault(piece.index, []).append(piece.arguments)
+    return [
+        (piece.name, piece.id, "".join(arguments[piece.index]))
+        for piece in pieces
+        if piece.name is not None
+    ]
+
+
+def _call_error(name: str, finish_reason: str | None) -> str:
+    what = "the arguments are no JSON object" if name else "the call names no tool"
+    cut = ": the output was cut off, raise max_tokens" if finish_reason == "length" else ""
+    return what + cut
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that `text` is; None if it is none."""
+    try:
+        found = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _spoiler(text: str) -> str:
+    """What to put behind broken JSON so that no repair can make it valid."""
+    ends = ['"', *(match[1] for match in _JSON_STRING.finditer(text))]
+    # An open string is closed first, or the braces would belong to it.
+    close = "" if ends[-1] == '"' else f'{ends[-1]}"'
+    return close + "}" * (text.count("{") + 1)
+
+
+def _text(content: Any) -> str:
+    """The text of a content, which some hosts send in parts."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part["type"] == "text")
+    return content or ""
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _ending(choice: Mapping[str, Any]) -> dict[str, Any]:
+    return _known(finish_reason=choice.get("finish_reason"), stop_reason=choice.get("stop_reason"))
+
+
+def _origin(reply: Mapping[str, Any]) -> dict[str, Any]:
+    return _known(
+        id=reply.get("id"),
+        model_name=reply.get("model"),
+        system_fingerprint=reply.get("system_fingerprint"),
+        service_tier=reply.get("service_tier"),
+    )
+
+
+def _known(**entries: Any) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+def _misshapen(kind: str, reply: Any, error: Exception) -> ReplyError:
+    """The error for a reply of which no message can be made."""
+    reason = " ".join(str(error).split())[:200]
+    return ReplyError(
+        f"the server sent no {kind} ({type(error).__name__}: {reason}) but {reprlib.repr(reply)}: "
+        "check that base_url leads to the /v1 of an OpenAI-compatible server"
+    )

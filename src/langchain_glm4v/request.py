@@ -1,0 +1,452 @@
+"""What one call sends: from a conversation and its options to the body of a request.
+
+    options + messages -> system prompts for tools and JSON -> pictures pruned, history folded
+    -> prefix that turns thinking off -> grammar -> lengths fitted -> what the host refuses dropped
+
+Pure; where the server must be asked (only to count tokens near its limit), it yields questions as
+`abilities` does.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from langchain_core.messages import BaseMessage
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+
+from langchain_glm4v import counting, grammar, two_rounds
+from langchain_glm4v.abilities import Abilities, Question, Steps
+from langchain_glm4v.conversation import fold, prune_images
+from langchain_glm4v.errors import ContextLengthError, UnsupportedByServerError
+from langchain_glm4v.messages import neutralise, to_wire
+from langchain_glm4v.profiles import SAMPLING, Host, Profile, Sampling
+from langchain_glm4v.replies import Reading
+from langchain_glm4v.tool_protocol import (
+    BOXES,
+    NO_CHOICE,
+    Choice,
+    Schema,
+    choices_prompt,
+    dumps,
+    format_prompt,
+    tools_prompt,
+)
+
+NO_THINKING = "<think></think><answer>"
+# Tokens in a pattern, and how often it follows itself: at least 160 tokens of nothing new.
+REPETITION_GUARD = {"min_pattern_size": 4, "max_pattern_size": 64, "min_count": 40}
+# Room for an answer that is asked for when the conversation all but fills the context.
+_LEAST_OUTPUT = 16  # tokens
+_EXTRA_TURN = 16  # tokens, at most, that a server's template may put around a conversation
+# Fields of a request on which its prompt depends.
+_SHAPING = ("tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+
+
+@dataclass(frozen=True)
+class Server:
+    """Whom a request is for.
+
+    Attributes:
+        model: Name under which the server offers the model.
+        profile: What is known of the model.
+        host: The known service; None for a server of one's own.
+        abilities: What the server can do.
+    """
+
+    model: str
+    profile: Profile
+    host: Host | None
+    abilities: Abilities
+
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar can bind the answer and leave the thinking free."""
+        return self.abilities.ids is not None and self.profile.answer_tag
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a call asks for, beside the fields that a request just carries.
+
+    Attributes:
+        sampling: Values for what the call leaves open.
+        thinking: "off": answer at once.
+        thinking_budget: Tokens of thinking, at most; None: no limit.
+        repetition_guard: Whether an output that repeats itself endlessly is cut.
+        max_images: Pictures in a request, at most; older ones are left out.
+        tools: Name, description and parameters of each tool.
+        choice: Which of them may be called.
+        parallel: Whether several calls may be made at once.
+        schema: JSON schema of the answer; None: words.
+        described: Whether the model must be told the schema.
+        choices: The answer is one of these, word for word.
+        boxes: Whether the answer is a list of boxes.
+    """
+
+    sampling: Sampling
+    thinking: Literal["auto", "off"] = "auto"
+    thinking_budget: int | None = None
+    repetition_guard: bool = True
+    max_images: int = 32
+    tools: Sequence[Schema] = ()
+    choice: Choice = NO_CHOICE
+    parallel: bool = True
+    schema: Schema | None = None
+    described: bool = True
+    choices: Sequence[str] = ()
+    boxes: bool = False
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the model may call a tool."""
+        return bool(self.tools) and self.choice.kind != "none"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, and how to read what comes back.
+
+    Attributes:
+        payload: The request, as OpenAI's client takes it.
+        reading: How the text of the reply is to be read.
+        grammar: Whether a grammar binds the output.
+        budget: Tokens of thinking after which the client itself goes on with the answer, in a
+            second request; None: the server keeps the budget, or there is none.
+        watched: Whether the client itself must watch for endless repetition.
+    """
+
+    payload: dict[str, Any]
+    reading: Reading
+    grammar: bool = False
+    budget: int | None = None
+    watched: bool = False
+
+
+def read_options(fields: dict[str, Any], wishes: Mapping[str, Any]) -> Options:
+    """Take what concerns tools and the form of the answer out of a request's fields.
+
+    Args:
+        fields: LangChain's and OpenAI's; `tools`, `tool_choice`, `parallel_tool_calls`,
+            `response_format`, `choices` and `boxes` are removed.
+        wishes: The other fields of `Options`, `sampling` as the name of a preset.
+
+    Raises:
+        ValueError: One of them has no form that is known.
+    """
+    choice = Choice.read(fields.pop("tool_choice", None))
+    tools = [_function(tool) for tool in fields.pop("tools", None) or []]
+    names = [tool["name"] for tool in tools]
+    if choice.kind == "named" and choice.name not in names:
+        raise ValueError(
+            f"tool_choice names {choice.name!r}, which is none of the tools: "
+            f"{', '.join(names) or 'there are none'}"
+        )
+    preset = wishes["sampling"]
+    if preset not in SAMPLING:
+        raise ValueError(f"sampling is {preset!r}: accepted are {', '.join(SAMPLING)}")
+    budget = wishes["thinking_budget"]
+    if budget is not None and budget < 1:
+        raise ValueError(
+            f"thinking_budget is {budget}: give at least 1 token, or thinking='off' for none"
+        )
+    if wishes["thinking"] not in ("auto", "off"):
+        raise ValueError(f"thinking is {wishes['thinking']!r}: accepted are 'auto' and 'off'")
+    parallel = fields.pop("parallel_tool_calls", None)
+    schema, described = _wanted_schema(fields.pop("response_format", None))
+    return Options(
+        **{**wishes, "sampling": SAMPLING[preset]},
+        tools=tools,
+        choice=choice if tools else NO_CHOICE,
+        parallel=parallel is not False,
+        schema=schema,
+        described=described,
+        choices=tuple(fields.pop("choices", None) or ()),
+        boxes=bool(fields.pop("boxes", False)),
+    )
+
+
+def _function(tool: Any) -> Schema:
+    """Name, description and parameters of a tool, from any form LangChain knows."""
+    known = convert_to_openai_tool(tool).get("function")
+    if known is None:
+        raise ValueError(
+            f"{tool!r} is a tool that only another service runs: give functions, tools of "
+            "LangChain's, classes or schemas"
+        )
+    return {
+        key: known[key]
+        for key in ("name", "description", "parameters")
+        if known.get(key) is not None
+    }
+
+
+def _wanted_schema(response_format: Any) -> tuple[Schema | None, bool]:
+    """The JSON schema in a `response_format`, and whether the model must be told it."""
+    match response_format:
+        case None | {"type": "text"}:
+            return None, False
+        case {"type": "json_object"}:
+            return {"type": "object"}, False  # the caller's own words describe it
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return schema, True
+        case type():
+            return convert_to_json_schema(response_format), True
+        case _:
+            raise ValueError(
+                f"response_format is {response_format!r}: accepted are json_schema, json_object, "
+                "and a class; pass others, such as a structural tag, in extra_body"
+            )
+
+
+def plan(
+    messages: Sequence[BaseMessage],
+    options: Options,
+    fields: Mapping[str, Any],
+    server: Server,
+    *,
+    fit: bool = True,
+) -> Steps[Plan]:
+    """Plan the request for a call.
+
+    Args:
+        messages: The conversation.
+        options: What is asked for.
+        fields: Fields that the request carries as they are, `extra_body` among them.
+        server: Whom it is for.
+        fit: Whether the request must fit into what the server takes.
+
+    Raises:
+        ContextLengthError: The conversation leaves no room for an answer.
+        TooManyImagesError: The last turn alone has more pictures than allowed.
+        UnsupportedByServerError: The server cannot do what the options ask for.
+        MediaError: A picture cannot be sent.
+    """
+    wire = to_wire(messages, native_tools=server.profile.native_tools)
+    wire = prune_images(_instructed(wire, options, server), options.max_images)
+    if not server.abilities.renders:
+        wire = fold(wire)
+    extras, reading, client_budget = _steering(options, server)
+    if client_budget is not None and (fields.get("n") or 1) > 1:
+        raise UnsupportedByServerError(
+            f"thinking_budget={client_budget} cannot be kept for n={fields['n']} replies at once "
+            "on this server: ask once for each"
+        )
+    if "continue_final_message" in extras:
+        wire = [*wire, {"role": "assistant", "content": NO_THINKING}]
+    preset = options.sampling
+    payload = {
+        "temperature": preset.temperature,
+        "top_p": preset.top_p,
+        **{name: value for name, value in fields.items() if value is not None},
+        **_native_tools(options, server),
+        "messages": wire,
+        "extra_body": {"top_k": preset.top_k, **extras, **(fields.get("extra_body") or {})},
+    }
+    first = 0 if client_budget is None else two_rounds.length(client_budget)
+    if fit:
+        payload = yield from _fitted(payload, server, first)
+    in_one = payload.get("max_tokens") is not None and payload["max_tokens"] <= first
+    return Plan(
+        payload=_accepted(payload, server.host),
+        reading=reading,
+        grammar="response_format" in extras,
+        budget=None if in_one else client_budget,
+        watched=options.repetition_guard and not server.abilities.is_vllm,
+    )
+
+
+def _instructed(
+    wire: list[dict[str, Any]], options: Options, server: Server
+) -> list[dict[str, Any]]:
+    """The conversation with what the model must be told about tools and the form of its answer."""
+    texts = []
+    if options.may_call and not server.profile.native_tools:
+        texts.append(tools_prompt([*map(_neutral, options.tools)], options.choice))
+    if options.schema is not None and options.described:
+        texts.append(format_prompt(_neutral(options.schema)))
+    if options.choices:
+        texts.append(choices_prompt([*map(neutralise, options.choices)]))
+    if options.boxes and not server.has_grammar:
+        texts.append(BOXES)
+    if not texts:
+        return wire
+    if wire and wire[0]["role"] == "system":
+        first, *rest = wire
+        return [{**first, "content": _appended(first["content"], "\n\n".join(texts))}, *rest]
+    return [{"role": "system", "content": "\n\n".join(texts)}, *wire]
+
+
+def _neutral(schema: Schema) -> Schema:
+    """The same without control tokens: tools may come from others, as all texts of a prompt may."""
+    neutral: Schema = json.loads(neutralise(dumps(schema)))
+    return neutral
+
+
+def _appended(content: str | list[dict[str, Any]], text: str) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return f"{content}\n\n{text}" if content else text
+    return [*content, {"type": "text", "text": f"\n\n{text}"}]
+
+
+def _steering(options: Options, server: Server) -> tuple[dict[str, Any], Reading, int | None]:
+    """Fields that bind thinking and answer, how to read the reply, and the client's own budget."""
+    abilities, profile = server.abilities, server.profile
+    calls = options.may_call and not profile.native_tools
+    must_call = calls and options.choice.kind != "auto"
+    extras: dict[str, Any] = {}
+    given = ""
+    if options.thinking == "off":
+        extras |= _no_thinking(server)
+        given = "<think></think>" if "continue_final_message" in extras else ""
+    if options.repetition_guard and abilities.is_vllm:
+        extras["repetition_detection"] = REPETITION_GUARD
+    answer = _answer_format(options, server)
+    if answer is not None and abilities.ids is not None and server.has_grammar:
+        extras["response_format"] = grammar.response_format(
+            answer,
+            abilities.ids,
+            thinking=options.thinking == "auto",
+            budget=options.thinking_budget,
+        )
+        words = calls and not must_call and options.schema is None
+        reading = Reading(
+            given=NO_THINKING if given else "",
+            strict=not (options.boxes or words),  # words may have boxes in them
+            calls=calls,
+        )
+        return extras, reading, None
+    if options.schema is not None and not profile.answer_tag and not options.may_call:
+        extras["response_format"] = _json_schema(options.schema)
+    eager = bool(given) or (server.host is not None and server.host.splits)
+    reading = Reading(given=given, eager=eager, calls=calls, bare_calls=must_call)
+    if options.thinking_budget is None or options.thinking == "off":
+        return extras, reading, None
+    if abilities.budget:
+        extras["thinking_token_budget"] = options.thinking_budget
+        return extras, reading, None
+    if not (abilities.continues and profile.answer_tag):
+        raise UnsupportedByServerError(
+            f"thinking_budget={options.thinking_budget} cannot be kept: this server neither ends a "
+            "thinking nor continues a message; use a vLLM started with this package's chat "
+            "template, or leave thinking_budget out"
+        )
+    return extras, reading, options.thinking_budget
+
+
+def _no_thinking(server: Server) -> dict[str, Any]:
+    match server.profile.thinking_off:
+        case "prefill" if server.abilities.continues:
+            return {"continue_final_message": True, "add_generation_prompt": False}
+        case "template" if server.host is not None and server.host.thinking_field:
+            return {"thinking": {"type": "disabled"}}
+        case "template" if server.host is None:
+            return {"chat_template_kwargs": {"enable_thinking": False}}
+        case _:
+            raise UnsupportedByServerError(
+                f"thinking cannot be turned off for {server.model!r} on this server: use a vLLM "
+                "started with this package's chat template, or thinking='auto'"
+            )
+
+
+def _answer_format(options: Options, server: Server) -> grammar.Format | None:
+    if options.boxes and server.abilities.ids is not None:
+        return grammar.boxes_answer(server.abilities.ids)
+    if options.choices:
+        return grammar.choice_answer(options.choices)
+    form = None if options.schema is None else grammar.json_answer(options.schema)
+    if options.may_call:
+        if form is None:
+            return grammar.calls_answer(options.tools, options.choice, parallel=options.parallel)
+        must = Choice("any") if options.choice.kind == "auto" else options.choice
+        calls = grammar.calls_answer(options.tools, must, parallel=options.parallel)
+        return grammar.either(calls, form) if options.choice.kind == "auto" else calls
+    return form
+
+
+def _json_schema(schema: Schema) -> dict[str, Any]:
+    name = str(schema.get("title") or "answer")
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
+
+
+def _native_tools(options: Options, server: Server) -> dict[str, Any]:
+    if not options.tools or not server.profile.native_tools:
+        return {}
+    names = {"any": "required", "auto": "auto", "none": "none"}
+    named = {"type": "function", "function": {"name": options.choice.name}}
+    return {
+        "tools": [{"type": "function", "function": dict(tool)} for tool in options.tools],
+        "tool_choice": names.get(options.choice.kind, named),
+        **({} if options.parallel else {"parallel_tool_calls": False}),
+    }
+
+
+def _fitted(payload: dict[str, Any], server: Server, first: int) -> Steps[dict[str, Any]]:
+    """The payload with `max_tokens` lowered to what the context leaves.
+
+    Args:
+        payload: The request.
+        server: Whom it is for.
+        first: Tokens of output that the first of two requests asks for; 0: there is one alone.
+    """
+    limit = server.abilities.context_tokens or server.profile.context_tokens
+    wanted = max(payload.get("max_tokens") or first, _LEAST_OUTPUT)
+    tools = dumps(payload.get("tools", "")).encode()
+    length = counting.upper_bound(payload["messages"]) + len(tools) + _EXTRA_TURN
+    if length + wanted <= limit or not server.abilities.is_vllm:
+        return payload
+    try:
+        length = yield from count(payload, server)
+    except UnsupportedByServerError:
+        return payload  # the server itself will tell if it is too long
+    left = limit - length
+    if left < _LEAST_OUTPUT:
+        raise ContextLengthError(
+            f"the conversation has {length} tokens and {server.model!r} takes {limit} with the "
+            "answer: shorten it, or send fewer or smaller pictures"
+        )
+    return payload if wanted <= left else {**payload, "max_tokens": left}
+
+
+def count(payload: Mapping[str, Any], server: Server) -> Steps[int]:
+    """Tokens of a request's prompt as the server counts them; pictures are not uploaded.
+
+    Raises:
+        UnsupportedByServerError: The server does not count.
+    """
+    masked, pictures = counting.masked(payload["messages"])
+    fields = {**payload, **payload["extra_body"]}
+    shaping = {name: fields[name] for name in _SHAPING if name in fields}
+    reply = None
+    if server.abilities.is_vllm:
+        question = {"model": server.model, "messages": masked, **shaping}
+        reply = yield Question("/tokenize", question)
+    if reply is None or not isinstance(reply.get("count"), int):
+        raise UnsupportedByServerError("this server does not count tokens (no /tokenize, as vLLM)")
+    return int(reply["count"]) + pictures
+
+
+def _accepted(payload: dict[str, Any], host: Host | None) -> dict[str, Any]:
+    """The payload without what a known service refuses."""
+    if host is None:
+        return payload
+    kept = {name: value for name, value in payload.items() if name not in host.refuses}
+    body = {name: value for name, value in payload["extra_body"].items() if name in host.accepts}
+    return {**kept, "extra_body": body}
+
+
+def without(abilities: Abilities, refusal: str, attempt: Plan) -> Abilities | None:
+    """What the server can do, now that it has refused a request; None if that tells nothing.
+
+    Args:
+        abilities: What it seemed to be able to.
+        refusal: What it said.
+        attempt: What it refused.
+    """
+    text = refusal.lower()
+    if "thinking_token_budget" in text and abilities.budget:
+        return replace(abilities, budget=False)
+    said = ("structural", "response_format", "grammar", "guided", "structured")
+    if attempt.grammar and any(word in text for word in said) and abilities.ids is not None:
+        return replace(abilities, ids=None)
+    return None

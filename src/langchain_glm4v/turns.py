@@ -1,0 +1,39 @@
+"""Turns of a conversation on the wire: messages of a chat-completions request."""
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+Turn: TypeAlias = dict[str, Any]
+Part: TypeAlias = dict[str, Any]
+
+
+def text_part(text: str) -> Part:
+    """Write a text."""
+    return {"type": "text", "text": text}
+
+
+def picture_part(url: str) -> Part:
+    """Write a picture."""
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def parts_of(turn: Turn) -> list[Part]:
+    """Content of a turn as a list, also where it is a string."""
+    content = turn["content"]
+    return [text_part(content)] if isinstance(content, str) else content
+
+
+def is_picture(part: Part) -> bool:
+    """Whether a part is a picture."""
+    return bool(part["type"] == "image_url")
+
+
+def joined(parts: Iterable[Part]) -> list[Part]:
+    """The same with neighbouring texts as one."""
+    result: list[Part] = []
+    for part in parts:
+        if result and result[-1]["type"] == part["type"] == "text":
+            result[-1] = text_part(result[-1]["text"] + part["text"])
+        else:
+            result.append(part)
+    return result

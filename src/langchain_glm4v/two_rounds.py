@@ -1,0 +1,111 @@
+"""A limit on thinking for servers that keep none: two requests that read like one reply.
+
+The first request ends with the budget. If the thinking has not ended by then, the second continues
+it behind `</think><answer>`; if it has, the second just goes on.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+FORCED_END = "</think><answer>"
+_THINK, _THINK_END, _ANSWER = "<think>", "</think>", "<answer>"
+_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+def first(payload: Mapping[str, Any], budget: int) -> dict[str, Any]:
+    """The first request: as `payload`, but as long as the budget allows."""
+    return {**payload, "max_tokens": length(budget)}
+
+
+def length(budget: int) -> int:
+    """Tokens of the first reply, at most: the tag that opens the thinking is none of it."""
+    return budget + 1
+
+
+def second(payload: Mapping[str, Any], begun: str, budget: int) -> dict[str, Any]:
+    """The second request.
+
+    Args:
+        payload: What was wanted in the first place.
+        begun: The text of the first reply, which ended at its limit.
+        budget: Tokens of thinking, at most.
+    """
+    end = forced_end(begun)
+    opened = begun if _THINK in begun or not end else _THINK + begun
+    # Blanks in front would make the template's renderer cut those at the end.
+    turn = {"role": "assistant", "content": opened.lstrip() + end}
+    body = {**payload["extra_body"], "continue_final_message": True, "add_generation_prompt": False}
+    wanted = payload.get("max_tokens")
+    left = {} if wanted is None else {"max_tokens": wanted - length(budget)}
+    return {**payload, **left, "messages": [*payload["messages"], turn], "extra_body": body}
+
+
+def is_cut(finish_reason: str | None) -> bool:
+    """Whether a first reply ended at its limit."""
+    return finish_reason == "length"
+
+
+def forced_end(begun: str) -> str:
+    """What must follow a first reply that was cut; nothing if its thinking is over."""
+    return "" if _THINK_END in begun or _ANSWER in begun else FORCED_END
+
+
+def joined(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+    """Two replies as one."""
+    choice = two["choices"][0]
+    begun = one["choices"][0]["message"]["content"] or ""
+    content = begun + forced_end(begun) + (choice["message"]["content"] or "")
+    message = {**choice["message"], "content": content}
+    return {
+        **two,
+        "choices": [{**choice, "message": message}],
+        "usage": _added(one.get("usage"), two.get("usage")),
+    }
+
+
+class Splice:
+    """Two streams as one: the events of the first that count, then those of the second.
+
+    Attributes:
+        cut: Whether the first stream ended at its limit.
+    """
+
+    def __init__(self) -> None:
+        self.cut = False
+        self._texts: list[str] = []
+        self._usage: Mapping[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """Text of the first stream so far."""
+        return "".join(self._texts)
+
+    def of_first(self, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """An event of the first stream as it is to be read; None to leave it out."""
+        choices = event.get("choices") or []
+        if choices and not self.cut:
+            delta = choices[0].get("delta") or {}
+            self._texts.append(delta.get("content") or "")
+            self.cut = is_cut(choices[0].get("finish_reason"))
+            if not self.cut:
+                return event
+            content = self._texts[-1] + forced_end(self.text)
+            last = {**choices[0], "delta": {**delta, "content": content}, "finish_reason": None}
+            self._usage = event.get("usage")
+            return {**event, "choices": [last], "usage": None}
+        if self.cut:
+            self._usage = event.get("usage") or self._usage
+            return None
+        return event
+
+    def of_second(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An event of the second stream, its usage added to the first one's."""
+        if event.get("usage"):
+            return {**event, "usage": _added(self._usage, event["usage"])}
+        return event
+
+
+def _added(one: Mapping[str, Any] | None, two: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not one or not two:
+        return dict(two) if two else None
+    return {**two, **{key: (one.get(key) or 0) + (two.get(key) or 0) for key in _USAGE}}

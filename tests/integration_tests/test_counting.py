@@ -1,0 +1,90 @@
+"""Counting against what the real vLLM says it read."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+from urllib.request import Request, urlopen
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.tool import tool_call
+from PIL import Image
+
+from langchain_glm4v import GLM4VServer
+from langchain_glm4v.conversation import fold
+from langchain_glm4v.counting import masked, upper_bound
+from langchain_glm4v.messages import to_wire
+
+
+def post(server: GLM4VServer, path: str, **fields: Any) -> dict[str, Any]:
+    request = Request(
+        urljoin(server.base_url, path),
+        json.dumps({"model": server.served_model_name, **fields}).encode(),
+        {"Authorization": f"Bearer {server.api_key}", "Content-Type": "application/json"},
+    )
+    with urlopen(request, timeout=120) as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Pictures of odd sizes, one of them turned by its EXIF data."""
+    folder = tmp_path_factory.mktemp("pictures")
+    blocks: list[dict[str, Any]] = []
+    for number, size in enumerate([(333, 222), (61, 700), (19, 3), (1001, 480)]):
+        data = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: a quarter turn
+        Image.effect_noise(size, 80).save(data, "JPEG", exif=exif)
+        path = Path(folder / f"{number}.jpg")
+        path.write_bytes(data.getvalue())
+        blocks.append({"type": "image", "path": str(path)})
+    return blocks
+
+
+CALL = tool_call(name="add", args={"a": 1, "b": "zwei"}, id="1")
+
+
+def conversations(pictures: list[dict[str, Any]]) -> list[list[BaseMessage]]:
+    first, second, small, large = pictures
+    return [
+        [HumanMessage("Hello, what is 1 + 2?")],
+        [HumanMessage("Größe 你好 🙂 \n\n{}<|user|><think>")],
+        [HumanMessage("".join(map(chr, range(1, 300))))],
+        [HumanMessage([first])],
+        [HumanMessage(["One:", first, "two: ", second, "\nthree:", small, large, "Compare."])],
+        [
+            SystemMessage("Be brief."),
+            HumanMessage([first, "Read the text."]),
+            AIMessage("Total 42"),
+            HumanMessage(["And", small]),
+        ],
+        [
+            HumanMessage("Add 1 and zwei."),
+            AIMessage("I add.", tool_calls=[CALL]),
+            ToolMessage(["Here: ", second, "3"], tool_call_id="1"),
+        ],
+    ]
+
+
+def test_counts_are_those_of_the_server(
+    server: GLM4VServer, pictures: list[dict[str, Any]]
+) -> None:
+    for messages in conversations(pictures):
+        wire = to_wire(messages)
+        for sent in (wire, fold(wire), to_wire(messages, native_tools=True)):
+            plain, extra = masked(sent)
+            counted = post(server, "/tokenize", messages=plain)["count"] + extra
+            reply = post(server, "/v1/chat/completions", messages=sent, max_tokens=1)
+
+            assert counted == reply["usage"]["prompt_tokens"]
+            assert upper_bound(sent) >= counted

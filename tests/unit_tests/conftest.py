@@ -1,0 +1,184 @@
+"""A vLLM that is none: it answers as one with the miniature, but writes what a test says."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jinja2 import Environment
+from tokenizers import Tokenizer
+
+import tiny_glm4v
+from langchain_glm4v import ChatGLM4V, chat_models
+from langchain_glm4v.abilities import Answer, Question
+from langchain_glm4v.server.options import CHAT_TEMPLATE
+
+CONTEXT = 8192
+# What the template that comes with the model does, as far as texts go.
+STOCK = """[gMASK]<sop>
+{%- for m in messages -%}
+{%- if m.role == 'user' -%}{{ '<|user|>\n' }}{%- for p in m.content -%}{{ p.text }}{%- endfor -%}
+{%- else -%}{{ '<|' + m.role + '|>\n' }}{{ m.content }}
+{%- endif -%}
+{%- endfor -%}<|assistant|>
+"""
+
+
+Ask = Callable[[Question], Answer]
+Body = dict[str, Any]
+
+
+class TinyVLLM:
+    """Answers what is asked beside chats as vLLM 0.32 does, with the miniature's tokenizer."""
+
+    def __init__(self, template: str) -> None:
+        environment = Environment(keep_trailing_newline=True)
+        self.template = environment.from_string(template)
+        path = Path(tiny_glm4v.__file__).parent / "checkpoint" / "tokenizer.json"
+        self.tokenizer = Tokenizer.from_file(str(path))
+        self.asked: list[Question] = []
+
+    def __call__(self, question: Question) -> Answer:
+        self.asked.append(question)
+        body = dict(question.body or {})
+        match question.path:
+            case "/v1/models":
+                return {"data": [{"id": name, "max_model_len": CONTEXT} for name in ("glm", "b")]}
+            case "/detokenize":
+                return {"prompt": self.tokenizer.decode(body["tokens"], skip_special_tokens=False)}
+            case "/tokenize":
+                text = body["prompt"] if "prompt" in body else self.render(body)
+                ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+                return {"count": len(ids), "max_model_len": CONTEXT, "tokens": ids}
+        return None
+
+    def render(self, body: dict[str, Any]) -> str:
+        # vLLM hands every text to such templates as a list.
+        turns = [
+            {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+            if isinstance(turn["content"], str)
+            else turn
+            for turn in body["messages"]
+        ]
+        fields = {"add_generation_prompt": True, **body, "messages": turns}
+        return self.template.render(**fields)
+
+
+class Writer(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """A vLLM that writes one text, and goes on with it wherever it is cut.
+
+    Args:
+        ask: Answers what is asked beside chats.
+        text: What the model writes; each word, tag and blank is a token.
+        refuses: Says no to a request, by its message; else None.
+    """
+
+    def __init__(
+        self, ask: Ask, text: str, refuses: Callable[[Body], str | None] = lambda _: None
+    ) -> None:
+        self.ask = ask
+        self.text = text
+        self.refuses = refuses
+        self.bodies: list[Body] = []
+        self.sent = 0  # events of streams
+
+    def model(self, **fields: Any) -> ChatGLM4V:
+        return ChatGLM4V(
+            model="glm",
+            http_client=httpx.Client(transport=self),
+            http_async_client=httpx.AsyncClient(transport=self),
+            **fields,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self.reply(request.url.path, request.read())
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self.reply(request.url.path, await request.aread())
+
+    def reply(self, path: str, content: bytes) -> httpx.Response:
+        body = json.loads(content or "null")
+        if not path.endswith("/chat/completions"):
+            answer = self.ask(Question(path, body))
+            return httpx.Response(404) if answer is None else httpx.Response(200, json=answer)
+        self.bodies.append(body)
+        if message := self.refuses(body):
+            return httpx.Response(400, json={"error": {"message": message, "code": 400}})
+        tokens = self.tokens(body)
+        limit = body.get("max_tokens") or len(tokens)
+        ending = {"finish_reason": "stop" if limit >= len(tokens) else "length"}
+        usage = {"prompt_tokens": 5, "completion_tokens": len(tokens[:limit])}
+        usage["total_tokens"] = sum(usage.values())
+        if body["stream"]:
+            return httpx.Response(
+                200,
+                headers={"content-type": "text/event-stream"},
+                stream=Events(self, self.events(tokens[:limit], ending, usage)),
+            )
+        written = {"role": "assistant", "content": "".join(tokens[:limit])}
+        choices = [{"index": 0, "message": written, **ending}]
+        return httpx.Response(200, json={"id": "1", "choices": choices, "usage": usage})
+
+    def tokens(self, body: Body) -> list[str]:
+        """What the model writes now."""
+        text, last = self.text, body["messages"][-1]
+        if body.get("continue_final_message"):
+            assert last["role"] == "assistant"
+            text = text.lstrip()
+            if text.startswith(last["content"]):
+                text = text[len(last["content"]) :]
+            else:  # forced to answer
+                assert last["content"].endswith("</think><answer>")
+                text = self.text.partition("<answer>")[2]
+        return re.findall(r"</?\w+>|\w+|\W", text)
+
+    def events(self, tokens: list[str], ending: Body, usage: Body) -> Iterator[Body]:
+        yield {"id": "1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+        for token in tokens[:-1]:
+            yield {"id": "1", "choices": [{"index": 0, "delta": {"content": token}}]}
+        last = {"index": 0, "delta": {"content": "".join(tokens[-1:])}, **ending}
+        yield {"id": "1", "choices": [last]}
+        yield {"id": "1", "choices": [], "usage": usage}
+
+
+class Events(httpx.SyncByteStream, httpx.AsyncByteStream):
+    def __init__(self, writer: Writer, events: Iterator[Body]) -> None:
+        self.writer = writer
+        self.events = events
+
+    def __iter__(self) -> Iterator[bytes]:
+        for event in self.events:
+            self.writer.sent += 1
+            yield f"data: {json.dumps(event)}\n\n".encode()
+        yield b"data: [DONE]\n\n"
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for event in self:
+            yield event
+
+
+@pytest.fixture
+def vllm() -> TinyVLLM:
+    """A vLLM with our template."""
+    return TinyVLLM(CHAT_TEMPLATE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def stock_vllm() -> TinyVLLM:
+    """A vLLM with the template that comes with the model."""
+    return TinyVLLM(STOCK)
+
+
+@pytest.fixture
+def writer() -> type[Writer]:
+    """To be called: a server that writes what the test says."""
+    return Writer
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of any server."""
+    monkeypatch.setattr(chat_models, "_abilities", {})

@@ -1,0 +1,237 @@
+"""Calls of several requests, and streams that are ended, through `ChatGLM4V`."""
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import openai
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import add_ai_message_chunks
+
+from langchain_glm4v import ChatGLM4V
+from langchain_glm4v.abilities import Answer, Question
+
+Ask = Callable[[Question], Answer]
+Body = dict[str, Any]
+
+NO_BUDGET = "thinking_token_budget is set but reasoning_config is not configured."
+NO_GRAMMAR = "Invalid response_format structural_tag specification"
+
+
+async def in_every_way(model: ChatGLM4V, **options: Any) -> list[AIMessage]:
+    return [
+        model.invoke("Hi", **options),
+        await model.ainvoke("Hi", **options),
+        add_ai_message_chunks(*model.stream("Hi", **options)),
+        add_ai_message_chunks(*[c async for c in model.astream("Hi", **options)]),
+    ]
+
+
+# --- a budget in two rounds ---
+
+WORDS = "I look very hard at it now."
+TEXT = f"<think>{WORDS}</think>\n<answer>It is 42 euros."
+TOKENS = 1 + 14 + 1 + 1 + 1 + 8
+
+
+def refuses_budget(body: Body) -> str | None:
+    return NO_BUDGET if "thinking_token_budget" in body else None
+
+
+@pytest.mark.parametrize("budget", [*range(1, TOKENS + 2)])
+async def test_every_budget_gives_thinking_and_the_whole_answer(
+    writer: type[Any], vllm: Ask, budget: int
+) -> None:
+    server = writer(vllm, TEXT, refuses_budget)
+    messages = await in_every_way(server.model(), thinking_budget=budget)
+
+    for message in messages:
+        assert message.text == "It is 42 euros."
+        kept = "".join(re.findall(r"\w+|\W", WORDS)[:budget]).strip()
+        assert message.additional_kwargs["reasoning_content"] == kept
+        assert message.response_metadata["finish_reason"] == "stop"
+        assert message.usage_metadata == messages[0].usage_metadata
+    # The refusal is noted: it comes once.
+    assert sum("thinking_token_budget" in body for body in server.bodies) == 1
+    rounds = 1 if budget + 1 >= TOKENS else 2
+    assert len(server.bodies) == 1 + 4 * rounds
+    usage = messages[0].usage_metadata
+    assert usage is not None
+    assert usage["input_tokens"] == 5 * rounds
+    # Behind a thinking that was ended by force, the model need not write the tags.
+    forced = budget <= 14
+    assert usage["output_tokens"] == (budget + 1 + 8 if forced else TOKENS)
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+async def test_the_two_requests(writer: type[Any], vllm: Ask) -> None:
+    server = writer(vllm, TEXT, refuses_budget)
+    server.model().invoke("Hi", thinking_budget=3, max_tokens=20, temperature=0.5, stop=["x"])
+    _, one, two = server.bodies
+
+    assert (one["max_tokens"], two["max_tokens"]) == (4, 16)
+    assert two["messages"] == [
+        *one["messages"],
+        {"role": "assistant", "content": "<think>I look</think><answer>"},
+    ]
+    assert (two["continue_final_message"], two["add_generation_prompt"]) == (True, False)
+    others = ("continue_final_message", "add_generation_prompt", "messages", "max_tokens")
+    assert {name: value for name, value in two.items() if name not in others} == {
+        name: value for name, value in one.items() if name not in others
+    }
+
+
+@pytest.mark.parametrize("max_tokens", [*range(1, TOKENS + 3)])
+async def test_max_tokens_counts_for_both(writer: type[Any], vllm: Ask, max_tokens: int) -> None:
+    server = writer(vllm, TEXT, refuses_budget)
+    messages = await in_every_way(server.model(), thinking_budget=5, max_tokens=max_tokens)
+
+    for message in messages:
+        assert message.text == messages[0].text
+        assert message.additional_kwargs == messages[0].additional_kwargs
+        assert message.usage_metadata is not None
+        assert message.usage_metadata["output_tokens"] == min(max_tokens, 5 + 1 + 8)
+        cut = max_tokens < 5 + 1 + 8
+        assert message.response_metadata["finish_reason"] == ("length" if cut else "stop")
+        assert "It is 42 euros.".startswith(message.text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n<think> I look.</think><answer>It is 42 euros.",
+        "I look hard.</think><answer>It is 42 euros.",  # the opening tag may be in the prompt
+        "<think></think><answer>It is 42 euros.",
+    ],
+)
+async def test_other_shapes_in_two_rounds(writer: type[Any], vllm: Ask, text: str) -> None:
+    for budget in range(1, 22):
+        server = writer(vllm, text, refuses_budget)
+        for message in await in_every_way(server.model(), thinking_budget=budget):
+            assert message.text == "It is 42 euros."
+            assert "<" not in str(message.additional_kwargs)
+
+
+# --- refusals ---
+
+SCHEMA = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "title": "A"}}}
+JSON = '<think>I look.</think><answer>{"a":1}'
+
+
+async def test_a_refused_grammar_falls_back_to_words(writer: type[Any], vllm: Ask) -> None:
+    server = writer(vllm, JSON, lambda body: NO_GRAMMAR if "response_format" in body else None)
+    model = server.model()
+    with pytest.warns(UserWarning, match=f"refuses the grammar .* in words now.*{NO_GRAMMAR}"):
+        messages = await in_every_way(model, response_format=SCHEMA)
+
+    assert [message.text for message in messages] == ['{"a":1}'] * 4
+    assert ["response_format" in body for body in server.bodies] == [True, False] * 4
+    told = [body["messages"][0]["content"] for body in server.bodies]
+    assert len(set(told)) == 1
+    assert "# Format" in told[0]
+
+
+def test_one_refused_schema_costs_no_other_its_grammar(writer: type[Any], vllm: Ask) -> None:
+    def refuses(body: Body) -> str | None:
+        return NO_GRAMMAR if "pattern" in str(body.get("response_format")) else None
+
+    server = writer(vllm, JSON, refuses)
+    model = server.model()
+    bad = {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}
+    with pytest.warns(UserWarning, match="refuses the grammar"):
+        model.invoke("Hi", response_format={"type": "json_schema", "json_schema": {"schema": bad}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.invoke("Hi", response_format=SCHEMA)
+
+    assert ["response_format" in body for body in server.bodies] == [True, False, True]
+
+
+async def test_a_grammar_and_then_a_budget_are_refused(writer: type[Any], vllm: Ask) -> None:
+    def refuses(body: Body) -> str | None:
+        return NO_GRAMMAR if "response_format" in body else refuses_budget(body)
+
+    server = writer(vllm, '<think>I look hard at it.</think>\n<answer>{"a":1}', refuses)
+    options = {"response_format": SCHEMA, "thinking_budget": 3}
+    with pytest.warns(UserWarning, match="refuses the grammar"):
+        messages = await in_every_way(server.model(), **options)
+
+    assert [message.text for message in messages] == ['{"a":1}'] * 4
+    assert {m.additional_kwargs["reasoning_content"] for m in messages} == {"I look"}
+
+
+async def test_another_refusal_is_an_error_at_once(writer: type[Any], vllm: Ask) -> None:
+    server = writer(vllm, TEXT, lambda _: "temperature must be non-negative")
+    model = server.model()
+    for call in (model.invoke, lambda text: list(model.stream(text))):
+        with pytest.raises(openai.BadRequestError, match="temperature must be"):
+            call("Hi")
+    with pytest.raises(openai.BadRequestError, match="temperature must be"):
+        await model.ainvoke("Hi")
+
+    assert len(server.bodies) == 3
+
+
+# --- endless repetition ---
+
+
+def no_vllm(_: Question) -> Answer:
+    return None
+
+
+LOOP = "<think>I look.</think><answer>" + "the same again and " * 5000
+
+
+async def test_the_client_ends_a_stream_that_repeats_itself(writer: type[Any]) -> None:
+    server = writer(no_vllm, LOOP)
+    model = server.model()
+    first = add_ai_message_chunks(*model.stream("Hi"))
+    sent = server.sent
+    second = add_ai_message_chunks(*[c async for c in model.astream("Hi")])
+
+    for message in (first, second):
+        assert message.response_metadata["finish_reason"] == "repetition"
+        assert message.response_metadata["stop_reason"] == "repetition_detected"
+        assert message.additional_kwargs["reasoning_content"] == "I look."
+        assert len(message.text) < 2000
+    assert sent < 1000
+    assert server.sent < 2000
+
+
+@pytest.mark.parametrize("options", [{"repetition_guard": False}, {}])
+def test_streams_that_are_not_to_be_ended(
+    writer: type[Any], vllm: Ask, options: Mapping[str, Any]
+) -> None:
+    server = writer(vllm if not options else no_vllm, LOOP[:4000])
+    message = add_ai_message_chunks(*server.model().stream("Hi", **options))
+
+    assert message.response_metadata["finish_reason"] == "stop"
+    assert message.text == LOOP[:4000].partition("<answer>")[2].strip()
+    # vLLM has a guard of its own.
+    assert ("repetition_detection" in server.bodies[0]) is (not options)
+
+
+# --- what is known of a server ---
+
+
+async def test_a_server_is_asked_once(writer: type[Any], vllm: Any) -> None:
+    server = writer(vllm, TEXT)
+    await in_every_way(server.model())
+    assert len(vllm.asked) == 4
+    server.model(base_url="http://glm.invalid/v1").invoke("Hi")
+    server.model(api_key="another").invoke("Hi")
+    server.model().invoke("Hi", model="b")
+    assert len(vllm.asked) == 16
+
+
+def test_building_a_model_asks_nothing(writer: type[Any], vllm: Any) -> None:
+    model = writer(vllm, TEXT).model(thinking="off", thinking_budget=5)
+    model.bind_tools([{"name": "f", "description": "F."}], tool_choice="any")
+    for method in ("json_schema", "json_mode", "function_calling"):
+        model.with_structured_output({"title": "A", "type": "object"}, method=method)
+    model.with_choices(["a", "b"])
+    model.with_boxes()
+
+    assert vllm.asked == []

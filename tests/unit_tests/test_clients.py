@@ -1,0 +1,316 @@
+"""Requests over real sockets, and every way in which one can fail."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelInvalidRequestError,
+    ModelNotFoundError,
+    ModelRateLimitError,
+)
+
+from langchain_glm4v.clients import (
+    Connection,
+    acomplete,
+    astream,
+    complete,
+    explained,
+    stream,
+)
+from langchain_glm4v.errors import ReplyError, ServerTimeoutError, ServerUnreachableError
+
+PAYLOAD = {"model": "glm", "messages": [{"role": "user", "content": "Hi"}]}
+STALL = b"stall"  # the server says no more, and keeps the connection
+EVENT_STREAM = b"text/event-stream"
+DONE = b"data: [DONE]\n\n"
+
+
+def response(body: bytes, status: int = 200, kind: bytes = b"application/json") -> bytes:
+    head = b"HTTP/1.1 %d X\r\ncontent-type: %b\r\ncontent-length: %d\r\nretry-after-ms: 1\r\n\r\n"
+    return head % (status, kind, len(body)) + body
+
+
+def failure(status: int, message: str = "no") -> bytes:
+    return response(json.dumps({"error": {"message": message}}).encode(), status)
+
+
+def events(*data: bytes, cut: bool = False) -> bytes:
+    body = b"".join(b"data: %b\n\n" % each for each in data)
+    whole = response(body + DONE, kind=EVENT_STREAM)
+    return whole.removesuffix(DONE) if cut else whole
+
+
+@dataclass
+class Server:
+    """Answers request after request with what the test wrote down; the last answer repeats."""
+
+    replies: list[bytes] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # head, body
+    connections: int = 0
+    hung_up: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    def connection(self, **options: Any) -> Connection:
+        return Connection(self.url, "key", **{"max_retries": 0, **options})
+
+    def take(self) -> bytes:
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    server = Server()
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            server.connections += 1
+            while first := self.rfile.readline():
+                head = first
+                while (line := self.rfile.readline()) not in (b"\r\n", b""):
+                    head += line
+                length = head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
+                body = json.loads(self.rfile.read(int(length)))
+                server.requests.append((head.decode().lower(), body))
+                reply = server.take()
+                self.wfile.write(reply.removesuffix(STALL))
+                if reply.endswith(STALL):
+                    self.rfile.read(1)  # ends when the client hangs up
+                    server.hung_up.set()
+                    return
+                if not reply.endswith((b"}", DONE)):
+                    return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as tcp:
+        tcp.daemon_threads = True
+        server.url = f"http://127.0.0.1:{tcp.server_address[1]}/v1"
+        threading.Thread(target=tcp.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        tcp.shutdown()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+Way: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+
+
+async def by_complete(connection: Connection, payload: dict[str, Any] = PAYLOAD) -> Any:
+    with connection.client() as client:
+        return complete(client, payload)[0]
+
+
+async def by_acomplete(connection: Connection, payload: dict[str, Any] = PAYLOAD) -> Any:
+    async with connection.async_client() as client:
+        return (await acomplete(client, payload))[0]
+
+
+async def by_stream(connection: Connection, payload: dict[str, Any] = PAYLOAD) -> Any:
+    with connection.client() as client, stream(client, payload) as found:
+        return list(found)
+
+
+async def by_astream(connection: Connection, payload: dict[str, Any] = PAYLOAD) -> Any:
+    async with connection.async_client() as client, await astream(client, payload) as found:
+        return [event async for event in found]
+
+
+WHOLE, STREAMED = [by_complete, by_acomplete], [by_stream, by_astream]
+every_way = pytest.mark.parametrize("way", WHOLE + STREAMED)
+whole_ways = pytest.mark.parametrize("way", WHOLE)
+streamed_ways = pytest.mark.parametrize("way", STREAMED)
+
+
+@whole_ways
+async def test_a_whole_reply(server: Server, way: Way) -> None:
+    server.replies = [response(b'{"choices": [], "unknown": {"a": [1]}}')]
+
+    assert await way(server.connection()) == {"choices": [], "unknown": {"a": [1]}}
+    assert server.requests[0][1] == {**PAYLOAD, "stream": False}
+
+
+@streamed_ways
+async def test_a_stream(server: Server, way: Way) -> None:
+    server.replies = [events(b'{"a": 1}', b'{"choices": [{"delta": {"x": null}}]}')]
+
+    assert await way(server.connection()) == [{"a": 1}, {"choices": [{"delta": {"x": None}}]}]
+    assert server.requests[0][1] == {**PAYLOAD, "stream": True}
+
+
+@every_way
+async def test_fields_that_openai_does_not_know(server: Server, way: Way) -> None:
+    server.replies = [events() if way in STREAMED else response(b"{}")]
+    extras = {
+        "extra_body": {"top_k": 2, "model": "other"},
+        "extra_headers": {"X-Tenant": "a"},
+        "extra_query": {"q": "1"},
+        "timeout": 5,
+    }
+    await way(server.connection(), {**PAYLOAD, **extras})
+    await way(server.connection(), {**PAYLOAD, **dict.fromkeys(extras)})
+
+    (head, body), (plain_head, plain_body) = server.requests
+    assert head.startswith("post /v1/chat/completions?q=1 ")
+    assert "x-tenant: a" in head
+    assert "authorization: bearer key" in head
+    assert (body["top_k"], body["model"]) == (2, "other")
+    assert not {"extra_body", "extra_headers", "extra_query", "timeout"} & body.keys()
+    assert plain_head.startswith("post /v1/chat/completions ")
+    assert plain_body["model"] == "glm"
+
+
+def test_headers(server: Server) -> None:
+    server.replies = [response(b"{}"), events()]
+    with server.connection().client() as client:
+        assert complete(client, PAYLOAD)[1]["content-type"] == "application/json"
+        with stream(client, PAYLOAD) as found:
+            assert found.response.headers["content-type"] == "text/event-stream"
+
+
+@every_way
+async def test_a_passing_error_is_tried_again(server: Server, way: Way) -> None:
+    server.replies = [failure(503), failure(429), events() if way in STREAMED else response(b"{}")]
+    await way(server.connection(max_retries=2))
+
+    assert len(server.requests) == 3
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("status", "message", "error", "kind"),
+    [
+        (400, "no", openai.BadRequestError, ModelInvalidRequestError),
+        (400, "prompt is too long", openai.BadRequestError, ContextOverflowError),
+        (401, "no", openai.AuthenticationError, ModelAuthenticationError),
+        (404, "no", openai.NotFoundError, ModelNotFoundError),
+        (422, "no", openai.UnprocessableEntityError, openai.APIStatusError),
+        (429, "no", openai.RateLimitError, ModelRateLimitError),
+        (500, "no", openai.InternalServerError, ModelAPIError),
+    ],
+)
+async def test_errors_are_langchains_too(
+    server: Server, way: Way, *, status: int, message: str, error: type[Exception], kind: type
+) -> None:
+    server.replies = [failure(status, message)]
+    with pytest.raises(error, match=message) as raised, explained(server.url, "start one"):
+        await way(server.connection())
+
+    assert isinstance(raised.value, kind)
+
+
+@every_way
+async def test_nothing_listens(way: Way) -> None:
+    with serving() as server:
+        connection = server.connection()
+    with (
+        pytest.raises(ServerUnreachableError, match=f"{server.url}.*start one"),
+        explained(server.url, "start one"),
+    ):
+        await way(connection)
+
+
+@every_way
+async def test_no_answer_in_time(server: Server, way: Way) -> None:
+    server.replies = [STALL]
+    with pytest.raises(ServerTimeoutError, match="max_tokens"), explained(server.url, ""):
+        await way(server.connection(timeout=0.05))
+
+
+@streamed_ways
+async def test_the_next_event_is_late(server: Server, way: Way) -> None:
+    server.replies = [events(b'{"a": 1}', cut=True) + STALL]
+    with pytest.raises(ServerTimeoutError), explained(server.url, ""):
+        await way(server.connection(timeout=0.05))
+
+
+@every_way
+async def test_the_connection_breaks(server: Server, way: Way) -> None:
+    server.replies = [events(b'{"a": 1}', cut=True)]
+    with (
+        pytest.raises(ServerUnreachableError, match="start one"),
+        explained(server.url, "start one"),
+    ):
+        await way(server.connection())
+
+
+@whole_ways
+@pytest.mark.parametrize("body", [b"<html>Hello</html>", b"[1]", b"", b"\xff{", b"[" * 100_000])
+async def test_a_reply_that_is_no_object(server: Server, way: Way, body: bytes) -> None:
+    server.replies = [response(body, kind=b"text/html")]
+    with pytest.raises(ReplyError, match=r"type text/html.*base_url"):
+        await way(server.connection())
+
+
+@streamed_ways
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"[" * 100_000])
+async def test_an_event_that_is_no_json(server: Server, way: Way, data: bytes) -> None:
+    server.replies = [events(b'{"a": 1}', data)]
+    with pytest.raises(ReplyError, match=r"an event of .*base_url"):
+        await way(server.connection())
+
+
+@every_way
+@pytest.mark.parametrize("error", [{"message": "engine died"}, "engine died"])
+async def test_an_error_in_a_reply(server: Server, way: Way, error: object) -> None:
+    body = json.dumps({"error": error}).encode()
+    server.replies = [events(b'{"a": 1}', body) if way in STREAMED else response(body)]
+    expected = "engine died" if way in WHOLE or isinstance(error, dict) else "error"
+    with pytest.raises(openai.APIError, match=expected), explained(server.url, ""):
+        await way(server.connection())
+
+
+def test_leaving_a_stream_early_hangs_up(server: Server) -> None:
+    server.replies = [events(b'{"a": 1}', cut=True) + STALL]
+    with server.connection().client() as client:
+        with stream(client, PAYLOAD) as found:
+            assert next(iter(found)) == {"a": 1}
+        assert server.hung_up.wait(5)
+
+
+async def test_leaving_an_async_stream_early_hangs_up(server: Server) -> None:
+    server.replies = [events(b'{"a": 1}', cut=True) + STALL]
+    async with server.connection().async_client() as client:
+        async with await astream(client, PAYLOAD) as found:
+            assert await anext(aiter(found)) == {"a": 1}
+        assert server.hung_up.wait(5)
+
+
+async def test_an_async_stream_read_to_its_end_gives_its_connection_back(server: Server) -> None:
+    server.replies = [events(b'{"a": 1}')]
+    async with server.connection().async_client() as client:
+        for _ in range(3):
+            async with await astream(client, PAYLOAD) as found:
+                assert [event async for event in found] == [{"a": 1}]
+
+    assert server.connections == 1
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@given(body=st.binary(max_size=200))
+def test_any_bytes(shared_server: Server, body: bytes) -> None:
+    """Whatever comes, the error is ours or OpenAI's."""
+    with shared_server.connection().client() as client:
+        for kind in (b"application/json", EVENT_STREAM):
+            shared_server.replies = [response(body, kind=kind)]
+            for ask in (complete, lambda *request: list(stream(*request))):
+                with suppress(ReplyError, openai.APIError):
+                    ask(client, PAYLOAD)

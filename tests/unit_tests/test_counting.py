@@ -1,0 +1,105 @@
+"""Counting tokens offline, against the miniature's tokenizer."""
+
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import Environment
+from PIL import Image
+from tokenizers import Tokenizer
+
+import tiny_glm4v
+from langchain_glm4v.counting import PICTURE, masked, upper_bound
+from langchain_glm4v.errors import UnsupportedMediaError
+from langchain_glm4v.media import image
+from langchain_glm4v.messages import neutralise
+from langchain_glm4v.server.options import CHAT_TEMPLATE
+
+Turn = dict[str, Any]
+
+TEMPLATE = Environment().from_string(CHAT_TEMPLATE.read_text(encoding="utf-8"))
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    path = Path(tiny_glm4v.__file__).parent / "checkpoint" / "tokenizer.json"
+    return Tokenizer.from_file(str(path))
+
+
+def rendered(wire: list[Turn]) -> str:
+    return TEMPLATE.render(messages=wire, add_generation_prompt=True)
+
+
+def tokens(wire: list[Turn]) -> int:
+    """Tokens of the prompt, each picture as three."""
+    return len(tokenizer().encode(rendered(wire), add_special_tokens=False).ids)
+
+
+def picture(width: int, height: int) -> dict[str, Any]:
+    data = io.BytesIO()
+    Image.new("L", (width, height)).save(data, "PNG")
+    return {"type": "image_url", "image_url": {"url": image.data_url(data.getvalue(), "image/png")}}
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"type": "text", "text": value}
+
+
+texts = st.text(max_size=30).map(neutralise)
+contents = texts | st.lists(texts.map(text) | st.just(picture(280, 280)), max_size=4)
+turns = st.builds(
+    lambda role, content: {"role": role, "content": content},
+    st.sampled_from(["system", "user", "assistant", "tool"]),
+    contents,
+)
+
+
+@given(st.lists(turns, max_size=5))
+def test_the_bound_holds_and_masking_changes_nothing(wire: list[Turn]) -> None:
+    plain, extra = masked(wire)
+    pictures = str(plain).count(PICTURE)
+
+    assert "image_url" not in str(plain)
+    assert rendered(plain) == rendered(wire)
+    assert extra == pictures * 99
+    assert tokens(plain) + extra <= upper_bound(wire)
+
+
+def test_the_bound_is_sharp_where_every_byte_is_a_token() -> None:
+    wire = [{"role": "user", "content": ""}]
+    assert upper_bound(wire) == tokens(wire)
+
+
+def test_pictures_of_any_size() -> None:
+    wire = [{"role": "user", "content": [text("a"), picture(640, 480), picture(1, 1), text("b")]}]
+    plain, extra = masked(wire)
+
+    assert plain == [{"role": "user", "content": [text(f"a{PICTURE}{PICTURE}b")]}]
+    assert extra == 391 + 9 - 2
+    assert upper_bound(wire) == 6 + 2 + 391 + 9 + 4
+
+
+def test_a_picture_that_the_server_fetches() -> None:
+    url = {"type": "image_url", "image_url": {"url": "https://host/a.png"}}
+    wire = [{"role": "user", "content": [url]}]
+
+    assert masked(wire)[1] == 6143
+    assert upper_bound(wire) == 6 + 6146
+
+
+def test_native_tool_calls_are_counted() -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    turn = {"role": "assistant", "content": "", "tool_calls": calls}
+
+    assert upper_bound([turn]) > upper_bound([{"role": "assistant", "content": ""}]) + 40
+
+
+def test_no_picture() -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    for count in (masked, upper_bound):
+        with pytest.raises(UnsupportedMediaError, match="is not a picture"):
+            count([{"role": "user", "content": [part]}])
