@@ -9,6 +9,7 @@ Questions are yielded and answers sent in, so that sync and async callers share 
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from langchain_glm4v.grammar import TAGS
@@ -34,6 +35,9 @@ class Question:
 Answer: TypeAlias = Mapping[str, Any] | None
 """The JSON object of a reply; None if the server refused or does not know the path."""
 
+FAILED: Answer = MappingProxyType({})
+"""The answer of a server that failed just now, and may know better the next time."""
+
 Steps: TypeAlias = Generator[Question, Answer, Result]
 
 
@@ -50,6 +54,7 @@ class Abilities:
             endless repetition.
         continues: Whether it continues an answer that the prompt begins.
         budget: Whether it ends a thinking that becomes too long.
+        settled: Whether it answered all that it was asked; else it is worth asking again.
     """
 
     context_tokens: int | None = None
@@ -58,6 +63,7 @@ class Abilities:
     is_vllm: bool = False
     continues: bool = False
     budget: bool = False
+    settled: bool = True
 
 
 def look_up(model: str, host: Host | None) -> Steps[Abilities]:
@@ -69,10 +75,11 @@ def look_up(model: str, host: Host | None) -> Steps[Abilities]:
     """
     if host is not None:
         return Abilities()
-    context = _context(model, (yield Question("/v1/models")))
+    models = yield Question("/v1/models")
+    context = _context(model, models)
     chat = yield Question("/tokenize", {"model": model, "messages": CONVERSATION})
     if chat is None or "count" not in chat:  # no vLLM; others have a path of this name too
-        return Abilities(context)
+        return Abilities(context, settled=models is not FAILED and chat is not FAILED)
     prompt = yield Question("/detokenize", {"model": model, "tokens": chat.get("tokens")})
     tags = yield Question(
         "/tokenize", {"model": model, "prompt": "".join(TAGS), "add_special_tokens": False}
@@ -87,6 +94,7 @@ def look_up(model: str, host: Host | None) -> Steps[Abilities]:
         # A template that prints lists would print the beginning of the answer as one.
         continues=renders,
         budget=True,
+        settled=not any(answer is FAILED for answer in (models, prompt, tags)),
     )
 
 

@@ -55,7 +55,12 @@ from langchain_glm4v.clients import (
     stream,
 )
 from langchain_glm4v.content_blocks import PROVIDER
-from langchain_glm4v.errors import MediaError, ServerUnreachableError, UnsupportedByServerError
+from langchain_glm4v.errors import (
+    MediaError,
+    RequestError,
+    ServerUnreachableError,
+    UnsupportedByServerError,
+)
 from langchain_glm4v.redaction import media_digest
 from langchain_glm4v.replies import read_completion
 from langchain_glm4v.request import Plan, count, read_options, without
@@ -98,8 +103,10 @@ class ChatGLM4V(BaseChatOpenAI):
             `http://127.0.0.1:8000/v1`.
         api_key: Key of the server. Default: `$GLM4V_API_KEY`, else `"EMPTY"`, which vLLM without a
             key takes.
-        temperature, top_p, top_k, repetition_penalty, max_tokens, stop, seed: Sampling. Default:
-            the server's, which vLLM reads from the model's `generation_config.json`.
+        temperature, top_p, top_k: Sampling. Default: those of the preset `sampling`.
+        sampling: `"default"` (0.8, 0.6, 2), `"deterministic"` or `"gui"`.
+        thinking, thinking_budget, repetition_guard, max_images: Also per call.
+        repetition_penalty, max_tokens, stop, seed: Sampling. Default: the server's.
         timeout, max_retries: As for OpenAI's client.
 
     Invoke:
@@ -157,7 +164,7 @@ class ChatGLM4V(BaseChatOpenAI):
     """Key of the server."""
 
     top_k: int | None = None
-    """How many of the likeliest tokens are drawn from; 0 or -1: all. None: the server's default."""
+    """How many of the likeliest tokens are drawn from; 0 or -1: all. None: the preset's."""
 
     repetition_penalty: float | None = None
     """Above 1, tokens that occurred already become less likely. None: the server's default."""
@@ -258,10 +265,9 @@ class ChatGLM4V(BaseChatOpenAI):
             max_retries=self.max_retries,
             proxy=self.openai_proxy,
         )
-        if self.client is None:
+        if self.root_client is None or not connection.is_of(self.root_client):
             self.root_client = connection.client(self.http_client)
             self.client = self.root_client.chat.completions
-        if self.async_client is None:
             self.root_async_client = LoopLocal(
                 lambda: connection.async_client(self.http_async_client)
             )
@@ -391,7 +397,7 @@ class ChatGLM4V(BaseChatOpenAI):
             **kwargs: Bound to the call, such as `thinking_budget`.
 
         Raises:
-            ValueError: The schema or the method is none of these.
+            RequestError: The method is none of these, or needs a schema.
             OutputParserException: By the calls of the result, for an answer that was cut off or
                 does not fit, unless `include_raw`.
         """
@@ -399,12 +405,12 @@ class ChatGLM4V(BaseChatOpenAI):
         if choices is not None:
             return self._with_choices(choices, include_raw=include_raw, **kwargs)
         if method not in ("json_schema", "json_mode", "function_calling"):
-            raise ValueError(
+            raise RequestError(
                 f"method is {method!r}: accepted are 'json_schema', 'json_mode' and "
                 "'function_calling'"
             )
         if schema is None and method != "json_mode":
-            raise ValueError(f"{method} needs a schema: a class, a TypedDict or a dict")
+            raise RequestError(f"{method} needs a schema: a class, a TypedDict or a dict")
         told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         kwargs["ls_structured_output_format"] = told
         build = structured.builder_of(schema)
@@ -583,7 +589,8 @@ class ChatGLM4V(BaseChatOpenAI):
         if abilities is None:
             key = self._abilities_key(model)
             abilities = _abilities.get(key) or (yield from look_up(model, host))
-            _abilities[key] = abilities
+            if abilities.settled:
+                _abilities[key] = abilities
         profile = profiles.find(model) or profiles.UNKNOWN
         return RequestServer(model, profile, host, abilities)
 
@@ -602,7 +609,7 @@ class ChatGLM4V(BaseChatOpenAI):
             abilities: What that was planned with; None: what is noted of the server.
         """
         key = self._abilities_key(refused.payload["model"])
-        learnt = without(abilities or _abilities[key], str(refusal), refused)
+        learnt = without(abilities or _abilities.get(key) or Abilities(), str(refusal), refused)
         if learnt is None:
             raise refusal
         if learnt.ids is None and refused.grammar:
@@ -612,7 +619,8 @@ class ChatGLM4V(BaseChatOpenAI):
                 f"{refusal}",
                 stacklevel=2,
             )
-        _abilities[key] = replace(_abilities[key], budget=learnt.budget)
+        if key in _abilities:
+            _abilities[key] = replace(_abilities[key], budget=learnt.budget)
         return learnt
 
     def _ask(self, question: Question) -> Answer:
@@ -623,7 +631,7 @@ class ChatGLM4V(BaseChatOpenAI):
 
     def _explained(self) -> AbstractContextManager[None]:
         """Around a request: errors say which server, and what to do."""
-        if self._closed:
+        if self._closed or (self.http_client is None and self.root_client.is_closed()):
             message = f"this model of {self.openai_api_base} was closed; make a new one"
             raise ServerUnreachableError(message)
         if self._lease is None:
@@ -761,6 +769,8 @@ class ChatGLM4V(BaseChatOpenAI):
     def _streaming(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a call that streams."""
         fields = dict(kwargs)
+        if (n := fields.get("n") or self.n or 1) > 1:
+            raise RequestError(f"n is {n}, and a stream carries one reply: leave n out, or invoke")
         usage = self._should_stream_usage(fields.pop("stream_usage", None), **fields)
         asked = {"stream_options": {"include_usage": True}} if usage else {}
         return {**fields, "stream": True, **asked}

@@ -25,12 +25,31 @@ from langchain_openai.chat_models.base import (
     _handle_openai_bad_request,
 )
 
-from langchain_glm4v.abilities import Answer, Question
-from langchain_glm4v.errors import ReplyError, ServerTimeoutError, ServerUnreachableError
+from langchain_glm4v.abilities import FAILED, Answer, Question
+from langchain_glm4v.errors import (
+    ContextLengthError,
+    ReplyError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+)
 
 _PATH = "/chat/completions"
 _NO_JSON = (ValueError, RecursionError)
 _CHECK_ADDRESS = "check that base_url leads to the /v1 of an OpenAI-compatible server"
+_SEE_LOG = "see the server's log, or try again"
+# What to do about an error, by its status; 500 stands for all from there on.
+_REMEDIES = {
+    401: "check api_key or GLM4V_API_KEY",
+    403: "check api_key or GLM4V_API_KEY",
+    404: "check that base_url ends in /v1 (not in /chat/completions) and that the model is one of "
+    "{base_url}/models",
+    413: "send fewer or smaller pictures",
+    429: "make fewer requests at once, or try later",
+    500: _SEE_LOG,
+}
+# How vLLM 0.32 words it, in its renderer and in its engine.
+_TOO_LONG = ("maximum context length", "maximum model length")
+_QUOTED = 200  # characters of what a server sends, at most, in a message
 # Arguments of the client's own `create`, and what its `post` calls them.
 _OPTIONS = {
     "extra_headers": "headers",
@@ -65,6 +84,11 @@ class Connection:
     timeout: Any = None
     max_retries: int | None = None
     proxy: str | None = None
+
+    def is_of(self, client: openai.OpenAI) -> bool:
+        """Whether `client` talks to this server with this key."""
+        same_server = str(client.base_url).rstrip("/") == self.base_url.rstrip("/")
+        return same_server and client.api_key == self.api_key
 
     def client(self, http_client: Any = None) -> openai.OpenAI:
         """Build a client, on `http_client` if there is one."""
@@ -191,30 +215,74 @@ async def acomplete(
     )
 
 
+class _Overhearing:
+    """A decoder of events that keeps the beginning of what it decodes, for an error to quote.
+
+    Attributes:
+        beginning: Of the body; enough for `_QUOTED` characters.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.beginning = b""
+        self._decoder = decoder
+
+    def iter_bytes(self, pieces: Iterator[bytes]) -> Iterator[Any]:
+        found: Iterator[Any] = self._decoder.iter_bytes(self._kept(piece) for piece in pieces)
+        return found
+
+    def aiter_bytes(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        kept = (self._kept(piece) async for piece in pieces)
+        found: AsyncIterator[Any] = self._decoder.aiter_bytes(kept)
+        return found
+
+    def _kept(self, piece: bytes) -> bytes:
+        missing = 4 * _QUOTED - len(self.beginning)
+        if missing > 0:
+            self.beginning += piece[:missing]
+        return piece
+
+
 class Events(openai.Stream[object]):
     """The events of a stream: an iterator of their data, and a context manager that ends it.
 
     Raises:
-        ReplyError: While iterating, if what comes is no JSON.
+        ReplyError: While iterating, if what comes is no JSON, or if no event comes.
         openai.APIError: While iterating, as by `openai.Stream`; also for an event with an error.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._decoder: Any = _Overhearing(self._decoder)
+
     def __iter__(self) -> Iterator[Any]:
+        empty = True
         try:
-            yield from super().__iter__()
+            for event in super().__iter__():
+                empty = False
+                yield event
         except _NO_JSON as error:
             raise _broken_event(self.response, error) from error
+        if empty:
+            raise _no_event(self.response, self._decoder.beginning)
 
 
 class AsyncEvents(openai.AsyncStream[object]):
     """As `Events`, asynchronously."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._decoder: Any = _Overhearing(self._decoder)
+
     async def __aiter__(self) -> AsyncIterator[Any]:
+        empty = True
         try:
             async for event in super().__aiter__():
+                empty = False
                 yield event
         except _NO_JSON as error:
             raise _broken_event(self.response, error) from error
+        if empty:
+            raise _no_event(self.response, self._decoder.beginning)
 
 
 def stream(client: openai.OpenAI, payload: Mapping[str, Any]) -> Events:
@@ -263,7 +331,9 @@ def ask(client: openai.OpenAI, question: Question) -> Answer:
             reply = client.post(
                 _root(client) + question.path, cast_to=object, body=dict(question.body)
             )
-    except (openai.APIStatusError, *_NO_JSON):
+    except openai.APIStatusError as error:
+        return FAILED if _may_pass(error.status_code) else None
+    except _NO_JSON:
         return None
     return reply if isinstance(reply, dict) else None
 
@@ -277,9 +347,16 @@ async def aask(client: openai.AsyncOpenAI, question: Question) -> Answer:
             reply = await client.post(
                 _root(client) + question.path, cast_to=object, body=dict(question.body)
             )
-    except (openai.APIStatusError, *_NO_JSON):
+    except openai.APIStatusError as error:
+        return FAILED if _may_pass(error.status_code) else None
+    except _NO_JSON:
         return None
     return reply if isinstance(reply, dict) else None
+
+
+def _may_pass(status: int) -> bool:
+    """Whether an error of this status tells nothing of what the server can do."""
+    return status in (408, 429) or (status >= 500 and status != 501)
 
 
 def _root(client: openai.OpenAI | openai.AsyncOpenAI) -> str:
@@ -307,10 +384,9 @@ def _decoded(response: httpx2.Response) -> tuple[dict[str, Any], Mapping[str, st
     except _NO_JSON:
         reply = None
     if not isinstance(reply, dict):
-        kind = response.headers.get("content-type", "unknown")
         raise ReplyError(
-            f"the reply of {response.url} is no JSON object but of type {kind}, "
-            f"{response.text[:200]!r}: {_CHECK_ADDRESS}"
+            f"the reply of {response.url} is no JSON object but of type {_kind(response)}, "
+            f"{response.text[:_QUOTED]!r}: {_CHECK_ADDRESS}"
         )
     if error := reply.get("error"):
         message = error.get("message") if isinstance(error, dict) else None
@@ -324,6 +400,20 @@ def _broken_event(response: httpx2.Response, error: Exception) -> ReplyError:
     )
 
 
+def _no_event(response: httpx2.Response, beginning: bytes) -> ReplyError:
+    kind = _kind(response)
+    text = beginning.decode("utf-8", "replace")[:_QUOTED]
+    remedy = _SEE_LOG if kind.startswith("text/event-stream") else _CHECK_ADDRESS
+    return ReplyError(
+        f"the server sent no event: the stream of {response.url} is of type {kind}, {text!r}: "
+        f"{remedy}"
+    )
+
+
+def _kind(response: httpx2.Response) -> str:
+    return str(response.headers.get("content-type", "unknown"))
+
+
 @contextmanager
 def explained(base_url: str, remedy: str) -> Iterator[None]:
     """Turn the client's errors into LangChain's classes, and bare ones into what to do.
@@ -335,6 +425,7 @@ def explained(base_url: str, remedy: str) -> Iterator[None]:
     Raises:
         ServerTimeoutError: The server took too long.
         ServerUnreachableError: No connection, or one that broke.
+        ContextLengthError: The server finds the conversation too long.
         openai.APIError: Any other error of the client's, as the class that `langchain_openai` has
             for it.
     """
@@ -353,10 +444,38 @@ def explained(base_url: str, remedy: str) -> Iterator[None]:
         reason = str(cause) or type(cause).__name__
         message = f"no answer from the server at {base_url} ({reason}): {remedy}"
         raise ServerUnreachableError(message, error.request) from error
-    except openai.BadRequestError as error:
-        _handle_openai_bad_request(error)
+    except openai.APIStatusError as error:
+        _raise_explained(error, base_url)
     except openai.APIError as error:
         _handle_openai_api_error(error)
+
+
+def _raise_explained(refusal: openai.APIStatusError, base_url: str) -> None:
+    """Raise `refusal` as LangChain's class for it, with what the server said and what to do."""
+    status, words = refusal.status_code, _words(refusal.body)
+    said = f" ({words[:_QUOTED]})" if words else ""
+    message = f"the server at {base_url} answered {status}{said}"
+    if status == 400 and any(phrase in words for phrase in _TOO_LONG):
+        message += ": shorten the conversation, or ask for less with max_tokens"
+        raise ContextLengthError(message) from refusal
+    if remedy := _REMEDIES.get(min(status, 500)):
+        message += f": {remedy.format(base_url=base_url.rstrip('/'))}"
+    try:
+        # They look for phrases in the whole of what the server said.
+        if isinstance(refusal, openai.BadRequestError):
+            _handle_openai_bad_request(refusal)
+        _handle_openai_api_error(refusal)
+    except openai.APIError as error:
+        error.message = message
+        error.args = (message,)
+        raise
+
+
+def _words(body: object) -> str:
+    """What the server said, from the body of an error, in one line."""
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body
+    return " ".join(str(body or "").split())
 
 
 @lru_cache(maxsize=1)

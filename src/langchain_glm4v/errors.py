@@ -97,7 +97,7 @@ class ReplyError(ServerError, ValueError):
 
 
 class RequestError(GLM4VError, ValueError):
-    """A call cannot be made; nothing was sent."""
+    """A call cannot be made as it was asked for."""
 
 
 class ContextLengthError(RequestError, ContextOverflowError):

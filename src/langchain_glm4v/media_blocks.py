@@ -1,9 +1,10 @@
 """Content blocks that show a picture or a document, in all the forms they are written in.
 
-{"type": "image" | "file", "path" | "url" | "base64": …}                 LangChain
-{"type": "image_url", "image_url": {"url": …}}                           OpenAI, or the URL alone
-{"type": "file", "file": {"file_data": "data:…"}}                        OpenAI
-{"type": "image", "source": {"type": "base64", "data": …} | {"url": …}}  Anthropic
+{"type": "image" | "file", "path" | "url" | "base64": …}      LangChain
+{"type": "image_url", "image_url": {"url": …}}                OpenAI, or the URL alone
+{"type": "file", "file": {"file_data": "data:…"}}             OpenAI
+{"type": "image" | "document",
+ "source": {"type": "base64", "data": …} | {"url": …}}        Anthropic
 """
 
 import os
@@ -20,6 +21,7 @@ KINDS: Mapping[str, Literal["picture", "PDF"]] = {
     "image": "picture",
     "image_url": "picture",
     "file": "PDF",
+    "document": "PDF",
 }
 """Type of a block -> what it shows."""
 

@@ -18,6 +18,7 @@ the first character of such a string: it reads the same and stays text.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from langchain_core.messages import (
@@ -32,13 +33,14 @@ from langchain_core.messages import (
 )
 
 from langchain_glm4v import media_blocks, reasoning, tool_protocol
-from langchain_glm4v.errors import UnsupportedMediaError
+from langchain_glm4v.errors import RequestError, UnsupportedMediaError
 from langchain_glm4v.media import document, image
 from langchain_glm4v.profiles import CONTROL_TOKENS
 from langchain_glm4v.turns import Part, Turn, joined, picture_part, text_part
 
 _CONTROL_TOKEN = re.compile("|".join(map(re.escape, (*CONTROL_TOKENS, *tool_protocol.TAGS))))
 _ZERO_WIDTH_SPACE = "\u200b"
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 # `developer` is OpenAI's name for system; the chat template knows these four alone.
 _CHAT_ROLES = {
@@ -50,9 +52,10 @@ _CHAT_ROLES = {
 }
 # Type of a block -> how one with a medium is written.
 _MEDIA_FORMS = {
-    "image": "add url, path or base64, a string each",
+    "image": "add url, path, or base64 with its mime_type, a string each",
     "image_url": 'write {"type": "image_url", "image_url": {"url": …}}',
     "file": "add url, path or base64 of a PDF, a string each",
+    "document": 'write {"type": "document", "source": {"type": "base64", "data": …}}',
 }
 
 
@@ -72,10 +75,10 @@ def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> l
 
     Raises:
         MediaError: If a picture or PDF cannot be sent, or a content block is of another kind.
-        TypeError: If a message is of a class that has no place in a conversation.
-        ValueError: If a `ChatMessage` has a role that the chat template does not know.
+        RequestError: If a message is of a class that has no place in a conversation, or a
+            `ChatMessage` has a role that the chat template does not know.
     """
-    turns = [_turn(message, native_tools) for message in messages]
+    turns = [_turn(message, native_tools) for message in _in_order(messages)]
     return [
         turn
         for turn in turns
@@ -84,10 +87,31 @@ def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> l
 
 
 def neutralise(text: str) -> str:
-    """Break control tokens and protocol tags by a zero-width space, so that they stay text."""
+    """Break control tokens and protocol tags by a zero-width space, so that they stay text.
+
+    Halves of surrogate pairs, which no request can carry, become replacement characters.
+    """
     return _CONTROL_TOKEN.sub(
-        lambda found: _ZERO_WIDTH_SPACE.join((found[0][0], found[0][1:])), text
+        lambda found: _ZERO_WIDTH_SPACE.join((found[0][0], found[0][1:])),
+        _HALF_CHARACTER.sub("\ufffd", text),
     )
+
+
+def _in_order(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages with the results of several calls in the order of the calls.
+
+    As text, a result has neither an id nor a name: its place tells which call it answers.
+    """
+    ordered: list[BaseMessage] = []
+    places: dict[str | None, int] = {}
+    for answering, group in groupby(messages, key=lambda m: isinstance(m, ToolMessage)):
+        run = list(group)
+        if answering:
+            run.sort(key=lambda m: places.get(getattr(m, "tool_call_id", None), len(places)))
+        elif isinstance(run[-1], AIMessage):
+            places = {call["id"]: place for place, call in enumerate(run[-1].tool_calls)}
+        ordered += run
+    return ordered
 
 
 def _turn(message: BaseMessage, native_tools: bool) -> Turn:
@@ -109,11 +133,11 @@ def _turn(message: BaseMessage, native_tools: bool) -> Turn:
         case ChatMessage(role=role) if role in _CHAT_ROLES:
             return {"role": _CHAT_ROLES[role], "content": _content(message.content)}
         case ChatMessage(role=role):
-            raise ValueError(
+            raise RequestError(
                 f"a message has the role {role!r}: the model knows {', '.join(_CHAT_ROLES)}"
             )
         case _:
-            raise TypeError(
+            raise RequestError(
                 f"a {type(message).__name__} has no place in a conversation: accepted are human, "
                 "system, AI, tool and chat messages"
             )

@@ -82,8 +82,9 @@ class StreamReader:
     """Turns the events of one stream into chunks of a message.
 
     Read every event, then take the rest. The chunks add up to the message that `read_completion`
-    makes of the same reply. Invalid tool calls of the protocol get superfluous braces at their end:
-    without them LangChain would mend the JSON of a call that was cut off, and offer it as valid.
+    makes of the same reply, but for the arguments of its invalid tool calls: they end with
+    superfluous braces, without which LangChain would mend the JSON of a call that was cut off, and
+    offer it as valid.
 
     Args:
         reading: How the text is to be read.
@@ -92,7 +93,8 @@ class StreamReader:
 
     def __init__(self, reading: Reading, *, headers: Mapping[str, str] | None = None) -> None:
         self._output = _Output(reading)
-        self._calls = _CallChunks()
+        self._native = _CallChunks(none="{}")
+        self._calls = _CallChunks(none="")
         self._info = _known(headers=headers and dict(headers))  # for the next chunk
         self._usage: _Usage | None = None  # the latest figures
         self._usage_told = False
@@ -125,7 +127,7 @@ class StreamReader:
             return []
         try:
             parts = self._end(None, None)
-            chunk = self._chunk(parts, self._calls.read(parts.calls, ended=True))
+            chunk = self._chunk(parts, self._call_chunks({}, parts))
         except _MISSHAPEN as error:
             raise _misshapen("chat.completion.chunk", self._usage, error) from error
         return [] if chunk is None else [chunk]
@@ -145,12 +147,15 @@ class StreamReader:
             parts += self._end(choice["finish_reason"], choice.get("stop_reason"))
             # Adding chunks joins their strings, so what is said once stands in one chunk alone.
             self._info |= _ending(choice) | _origin(event)
-        calls = self._calls.read(parts.calls, ended=self._ended)
-        return self._chunk(parts, _native_chunks(choice["delta"]) + calls)
+        return self._chunk(parts, self._call_chunks(choice["delta"], parts))
 
     def _end(self, finish_reason: str | None, stop_reason: int | str | None) -> "_Parts":
         self._ended = True
         return self._output.flush(finish_reason, stop_reason)
+
+    def _call_chunks(self, delta: Mapping[str, Any], parts: "_Parts") -> list[ToolCallChunk]:
+        native = self._native.read(_native_pieces(delta), ended=self._ended)
+        return native + self._calls.read(parts.calls, ended=self._ended)
 
     def _chunk(self, parts: "_Parts", calls: list[ToolCallChunk]) -> ChatGenerationChunk | None:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
@@ -296,42 +301,60 @@ class _Usage:
         return usage, {"reasoning_tokens": "estimated"}
 
 
-class _CallChunks:
-    """Turns the pieces of tool calls into LangChain's chunks."""
+@dataclass(slots=True)
+class _OpenCall:
+    """A tool call as far as it has come."""
 
-    def __init__(self) -> None:
-        self._open: CallPiece | None = None  # the first piece of the call that comes now
-        self._arguments: list[str] = []
+    index: int
+    name: str | None
+    id: str | None
+    arguments: list[str]
+
+
+class _CallChunks:
+    """Turns the pieces of tool calls into LangChain's chunks.
+
+    Args:
+        none: The JSON that a call without any arguments stands for.
+    """
+
+    def __init__(self, *, none: str) -> None:
+        self._none = none
+        self._open: list[_OpenCall] = []
 
     def read(self, pieces: Sequence[CallPiece], *, ended: bool) -> list[ToolCallChunk]:
-        """Give the chunks of the pieces of one event, one for each call."""
-        chunks: list[ToolCallChunk] = []
+        """Give the chunks of the pieces of one event, one for each call.
+
+        Args:
+            pieces: What the event brings.
+            ended: Whether it is the last; calls that are invalid now are made to stay so.
+        """
+        event: list[_OpenCall] = []
         for piece in pieces:
-            if piece.name is not None:
-                self._end(chunks)
-                self._open, self._arguments = piece, []
-            self._arguments.append(piece.arguments)
-            _put(chunks, piece)
+            _add(self._open, piece)
+            _add(event, piece)
         if ended:
-            self._end(chunks)
-        return chunks
+            for call in self._open:
+                arguments = "".join(call.arguments)
+                if not (call.name and _object(arguments or self._none) is not None):
+                    _add(event, CallPiece(call.index, None, call.id, _spoiler(arguments)))
+        return [
+            tool_call_chunk(
+                name=call.name, args="".join(call.arguments), id=call.id, index=call.index
+            )
+            for call in event
+        ]
 
-    def _end(self, chunks: list[ToolCallChunk]) -> None:
-        """End the call that is open, if one is, so that it stays invalid if it is."""
-        call, self._open = self._open, None
-        arguments = "".join(self._arguments)
-        if call is not None and not (call.name and _object(arguments) is not None):
-            _put(chunks, CallPiece(call.index, None, None, _spoiler(arguments)))
 
-
-def _put(chunks: list[ToolCallChunk], piece: CallPiece) -> None:
-    """Add a piece to the chunks of an event; LangChain joins only those of different events."""
-    if chunks and chunks[-1]["index"] == piece.index:
-        chunks[-1]["args"] = (chunks[-1]["args"] or "") + piece.arguments
-    else:
-        chunks.append(
-            tool_call_chunk(name=piece.name, args=piece.arguments, id=piece.id, index=piece.index)
-        )
+def _add(calls: list[_OpenCall], piece: CallPiece) -> None:
+    """Add a piece to its call, which is the one LangChain adds it to if it is of a later event."""
+    for call in calls:
+        if call.index == piece.index and (not call.id or not piece.id or call.id == piece.id):
+            call.name = piece.name if call.name is None else call.name
+            call.id = call.id or piece.id
+            call.arguments.append(piece.arguments)
+            return
+    calls.append(_OpenCall(piece.index, piece.name, piece.id, [piece.arguments]))
 
 
 def _read_completion(
@@ -396,18 +419,15 @@ def _native_calls(message: Mapping[str, Any]) -> list[_Call]:
     ]
 
 
-def _native_chunks(delta: Mapping[str, Any]) -> list[ToolCallChunk]:
-    calls = delta.get("tool_calls")
-    if not calls:
-        return []
+def _native_pieces(delta: Mapping[str, Any]) -> list[CallPiece]:
     return [
-        tool_call_chunk(
-            name=call["function"].get("name"),
-            args=call["function"].get("arguments"),
-            id=call.get("id"),
+        CallPiece(
             index=call["index"],
+            name=call["function"].get("name"),
+            id=call.get("id"),
+            arguments=call["function"].get("arguments") or "",
         )
-        for call in calls
+        for call in delta.get("tool_calls") or ()
     ]
 
 

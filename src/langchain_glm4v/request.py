@@ -18,7 +18,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_glm4v import counting, grammar, two_rounds
 from langchain_glm4v.abilities import Abilities, Question, Steps
 from langchain_glm4v.conversation import fold, prune_images
-from langchain_glm4v.errors import ContextLengthError, UnsupportedByServerError
+from langchain_glm4v.errors import ContextLengthError, RequestError, UnsupportedByServerError
 from langchain_glm4v.messages import neutralise, to_wire
 from langchain_glm4v.profiles import SAMPLING, Host, Profile, Sampling
 from langchain_glm4v.replies import Reading
@@ -132,26 +132,29 @@ def read_options(fields: dict[str, Any], wishes: Mapping[str, Any]) -> Options:
         wishes: The other fields of `Options`, `sampling` as the name of a preset.
 
     Raises:
-        ValueError: One of them has no form that is known.
+        RequestError: One of them has no form that is known.
     """
     choice = Choice.read(fields.pop("tool_choice", None))
     tools = [_function(tool) for tool in fields.pop("tools", None) or []]
     names = [tool["name"] for tool in tools]
     if choice.kind == "named" and choice.name not in names:
-        raise ValueError(
+        raise RequestError(
             f"tool_choice names {choice.name!r}, which is none of the tools: "
             f"{', '.join(names) or 'there are none'}"
         )
     preset = wishes["sampling"]
     if preset not in SAMPLING:
-        raise ValueError(f"sampling is {preset!r}: accepted are {', '.join(SAMPLING)}")
+        raise RequestError(f"sampling is {preset!r}: accepted are {', '.join(SAMPLING)}")
     budget = wishes["thinking_budget"]
-    if budget is not None and budget < 1:
-        raise ValueError(
-            f"thinking_budget is {budget}: give at least 1 token, or thinking='off' for none"
+    if budget is not None and (not isinstance(budget, int) or budget < 1):
+        raise RequestError(
+            f"thinking_budget is {budget!r}: give at least 1 token, or thinking='off' for none"
         )
     if wishes["thinking"] not in ("auto", "off"):
-        raise ValueError(f"thinking is {wishes['thinking']!r}: accepted are 'auto' and 'off'")
+        raise RequestError(f"thinking is {wishes['thinking']!r}: accepted are 'auto' and 'off'")
+    most = wishes["max_images"]
+    if not isinstance(most, int) or most < 1:
+        raise RequestError(f"max_images is {most!r}: it must be a whole number above 0")
     parallel = fields.pop("parallel_tool_calls", None)
     schema, described = _wanted_schema(fields.pop("response_format", None))
     return Options(
@@ -170,7 +173,7 @@ def _function(tool: Any) -> Schema:
     """Name, description and parameters of a tool, from any form LangChain knows."""
     known = convert_to_openai_tool(tool).get("function")
     if known is None:
-        raise ValueError(
+        raise RequestError(
             f"{tool!r} is a tool that only another service runs: give functions, tools of "
             "LangChain's, classes or schemas"
         )
@@ -193,7 +196,7 @@ def _wanted_schema(response_format: Any) -> tuple[Schema | None, bool]:
         case type():
             return convert_to_json_schema(response_format), True
         case _:
-            raise ValueError(
+            raise RequestError(
                 f"response_format is {response_format!r}: accepted are json_schema, json_object, "
                 "and a class; pass others, such as a structural tag, in extra_body"
             )

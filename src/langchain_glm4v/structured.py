@@ -8,7 +8,7 @@ messages, because only the finish reason tells an answer that was cut off from o
 import enum
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args, get_origin
 
@@ -23,6 +23,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict
 
+from langchain_glm4v.errors import RequestError
 from langchain_glm4v.grounding import Box, find_boxes
 from langchain_glm4v.tool_protocol import unfenced
 
@@ -61,8 +62,19 @@ def response_format(schema: Any, method: Literal["json_schema", "json_mode"]) ->
     """
     if method == "json_mode":
         return {"type": "json_object"}
-    wanted = {"name": "answer", "schema": convert_to_json_schema(schema)}
+    wanted = {"name": "answer", "schema": _json_schema(schema)}
     return {"type": "json_schema", "json_schema": wanted}
+
+
+def _json_schema(schema: Any) -> dict[str, Any]:
+    """The schema of a class, a function or a tool; a JSON schema as it is.
+
+    LangChain's own conversion drops what stands at the root of a schema that is no object's.
+    """
+    if isinstance(schema, Mapping) and not {"name", "function"} & schema.keys():
+        is_known = schema.get("type") == "object" and "title" in schema
+        return convert_to_json_schema(dict(schema)) if is_known else dict(schema)
+    return convert_to_json_schema(schema)
 
 
 def builder_of(schema: Any) -> Builder | None:
@@ -247,12 +259,14 @@ def choices_from(choices: Sequence[str]) -> dict[str, Any]:
     """Check choices given as texts.
 
     Raises:
-        ValueError: There are fewer than two, or two alike, or one is empty.
+        RequestError: There are fewer than two, or two alike, or one is empty.
     """
-    if not all(isinstance(choice, str) and choice.strip() for choice in choices):
-        raise ValueError(f"choices are {list(choices)!r}: each must be a text that is not empty")
+    if not isinstance(choices, Sequence) or not all(
+        isinstance(choice, str) and choice.strip() for choice in choices
+    ):
+        raise RequestError(f"choices are {choices!r}: each must be a text that is not empty")
     if isinstance(choices, str) or len(choices) < 2 or len(set(choices)) < len(choices):
-        raise ValueError(f"choices are {choices!r}: give two or more texts, all different")
+        raise RequestError(f"choices are {choices!r}: give two or more texts, all different")
     return {choice: choice for choice in choices}
 
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from langchain_glm4v.errors import RequestError
+
 Schema: TypeAlias = Mapping[str, Any]
 """A tool (name, description, parameters), or a JSON schema."""
 
@@ -64,7 +66,7 @@ class Choice:
         """Read any form of LangChain's, OpenAI's or Anthropic's `tool_choice`.
 
         Raises:
-            ValueError: It has none of these forms.
+            RequestError: It has none of these forms.
         """
         match value:
             case None | False | "auto" | {"type": "auto"}:
@@ -81,7 +83,7 @@ class Choice:
             case str(name):
                 return cls("named", name)
             case _:
-                raise ValueError(
+                raise RequestError(
                     f"tool_choice is {value!r}: accepted are 'auto', 'any', 'none' and the name "
                     "of a tool"
                 )
@@ -296,15 +298,20 @@ def _unquoted(text: str) -> str:
 
 def _bare_call(text: str) -> tuple[str, str] | None:
     """Name and arguments of a call written as one JSON object, fenced or not; None for all else."""
-    try:
-        found = json.loads(unfenced(text), strict=False)
-    except (ValueError, RecursionError):
-        return None
-    match found:
-        case {"name": str(name), "arguments": dict(arguments)} | {
+    match _loaded(unfenced(text)):
+        case {"name": str(name), "arguments": arguments} | {
             "name": str(name),
-            "parameters": dict(arguments),
+            "parameters": arguments,
         }:
-            return name, dumps(arguments)
+            # OpenAI's own form has the arguments as a string of JSON.
+            given = _loaded(arguments) if isinstance(arguments, str) else arguments
+            return (name, dumps(given)) if isinstance(given, dict) else None
         case _:
             return None
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None

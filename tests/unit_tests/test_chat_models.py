@@ -25,6 +25,7 @@ from langchain_core.messages import (
     HumanMessage,
     trim_messages,
 )
+from langchain_core.runnables import ConfigurableField
 from PIL import Image
 from pydantic import BaseModel, SecretStr, ValidationError
 
@@ -32,6 +33,7 @@ from langchain_glm4v import (
     ChatGLM4V,
     ContextLengthError,
     MediaNotFoundError,
+    RequestError,
     ServerTimeoutError,
     ServerUnreachableError,
     UnsupportedByServerError,
@@ -768,3 +770,61 @@ def test_too_long_a_conversation_is_not_sent(writer: type[Any], vllm: Any) -> No
     with pytest.raises(ContextLengthError, match=r"has \d+ tokens and 'glm' takes 8192"):
         server.model().invoke("Hi " * 20_000)
     assert server.bodies == []
+
+
+# --- sharing and copies ---
+
+
+def test_a_stream_carries_one_reply() -> None:
+    for model in (FakeVLLM().model(n=2), FakeVLLM().model().bind(n=2)):
+        with pytest.raises(RequestError, match="n is 2, and a stream carries one reply"):
+            list(model.stream("Hi"))
+
+
+@pytest.mark.parametrize("most", [0, -1, None, "3"])
+def test_an_impossible_number_of_pictures(most: Any) -> None:
+    with pytest.raises(RequestError, match=r"max_images is .*: it must be a whole number above 0"):
+        FakeVLLM().model().invoke("Hi", max_images=most)
+
+
+@pytest.mark.enable_socket
+def test_a_configured_address_is_the_one_that_is_asked() -> None:
+    with recorder() as (one, paths_of_one), recorder() as (two, paths_of_two):
+        model = ChatGLM4V(base_url=f"{one}/v1").configurable_fields(
+            openai_api_base=ConfigurableField(id="address")
+        )
+        model.invoke("Hi", {"configurable": {"address": f"{two}/v1"}})
+
+    assert (len(paths_of_one), len(paths_of_two)) == (0, 1)
+
+
+def test_a_copy_of_a_closed_model_is_closed() -> None:
+    model = ChatGLM4V()
+    copy = model.model_copy()
+    model.close()
+    with pytest.raises(ServerUnreachableError, match="was closed; make a new one"):
+        copy.invoke("Hi")
+
+
+class Recovering(FakeVLLM):
+    """A server that fails at the first question and then answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def reply(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path.endswith("/chat/completions"):
+            return super().reply(request)
+        self.asked.append(path)
+        return httpx.Response(503 if len(self.asked) == 1 else 404)
+
+
+def test_a_server_that_fails_once_is_asked_again() -> None:
+    server = Recovering()
+    model = server.model(base_url="http://recovering.invalid/v1", max_retries=0)
+    for _ in range(3):
+        model.invoke("Hi")
+
+    assert server.asked == ["/v1/models", "/tokenize"] * 2

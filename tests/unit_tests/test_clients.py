@@ -1,6 +1,7 @@
 """Requests over real sockets, and every way in which one can fail."""
 
 import json
+import re
 import socketserver
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -29,7 +30,12 @@ from langchain_glm4v.clients import (
     explained,
     stream,
 )
-from langchain_glm4v.errors import ReplyError, ServerTimeoutError, ServerUnreachableError
+from langchain_glm4v.errors import (
+    ContextLengthError,
+    ReplyError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+)
 
 PAYLOAD = {"model": "glm", "messages": [{"role": "user", "content": "Hi"}]}
 STALL = b"stall"  # the server says no more, and keeps the connection
@@ -153,7 +159,7 @@ async def test_a_stream(server: Server, way: Way) -> None:
 
 @every_way
 async def test_fields_that_openai_does_not_know(server: Server, way: Way) -> None:
-    server.replies = [events() if way in STREAMED else response(b"{}")]
+    server.replies = [events(b"{}") if way in STREAMED else response(b"{}")]
     extras = {
         "extra_body": {"top_k": 2, "model": "other"},
         "extra_headers": {"X-Tenant": "a"},
@@ -183,7 +189,8 @@ def test_headers(server: Server) -> None:
 
 @every_way
 async def test_a_passing_error_is_tried_again(server: Server, way: Way) -> None:
-    server.replies = [failure(503), failure(429), events() if way in STREAMED else response(b"{}")]
+    whole = events(b"{}") if way in STREAMED else response(b"{}")
+    server.replies = [failure(503), failure(429), whole]
     await way(server.connection(max_retries=2))
 
     assert len(server.requests) == 3
@@ -210,6 +217,72 @@ async def test_errors_are_langchains_too(
         await way(server.connection())
 
     assert isinstance(raised.value, kind)
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (401, "check api_key or GLM4V_API_KEY"),
+        (403, "check api_key or GLM4V_API_KEY"),
+        (404, r"base_url ends in /v1 .* one of {url}/models"),
+        (413, "fewer or smaller pictures"),
+        (429, "fewer requests at once, or try later"),
+        (500, "server's log, or try again"),
+        (503, "server's log, or try again"),
+    ],
+)
+async def test_an_error_says_who_answered_what_and_what_to_do(
+    server: Server, way: Way, *, status: int, remedy: str
+) -> None:
+    server.replies = [failure(status, "no\nway " + "x" * 300)]
+    expected = remedy.format(url=server.url)
+    with (
+        pytest.raises(openai.APIStatusError) as raised,
+        explained(server.url + "/", ""),
+    ):
+        await way(server.connection())
+
+    quoted = "no way " + "x" * 193
+    whole = rf"the server at {server.url}/ answered {status} \({quoted}\): .*{expected}.*"
+    assert re.fullmatch(whole, str(raised.value))
+    assert raised.value.message == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<html>\n<title>Bad</title>\n</html>", " (<html> <title>Bad</title> </html>)"),
+        (b'{"detail": "Not Found"}', " (Not Found)"),
+        (b'{"error": "Unauthorized"}', " (Unauthorized)"),
+        (b'{"error": {"message": null, "x": 1}}', " ({'message': None, 'x': 1})"),
+        (b"[1]", " ([1])"),
+        (b"", ""),
+    ],
+)
+async def test_the_servers_own_words(server: Server, body: bytes, said: str) -> None:
+    server.replies = [response(body, 422)]
+    with pytest.raises(openai.UnprocessableEntityError) as raised, explained(server.url, ""):
+        await by_complete(server.connection())
+
+    assert str(raised.value) == f"the server at {server.url} answered 422{said}"
+
+
+@every_way
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 4096 tokens. However, you requested 5000",
+        "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",
+    ],
+)
+async def test_too_long_for_the_server(server: Server, way: Way, words: str) -> None:
+    server.replies = [failure(400, words)]
+    with (
+        pytest.raises(ContextLengthError, match=f"{re.escape(words)}.*max_tokens"),
+        explained(server.url, ""),
+    ):
+        await way(server.connection())
 
 
 @every_way
@@ -261,6 +334,31 @@ async def test_an_event_that_is_no_json(server: Server, way: Way, data: bytes) -
     server.replies = [events(b'{"a": 1}', data)]
     with pytest.raises(ReplyError, match=r"an event of .*base_url"):
         await way(server.connection())
+
+
+@streamed_ways
+@pytest.mark.parametrize(
+    ("kind", "body", "remedy"),
+    [
+        (b"text/html", b"<html>" + b"x" * 500, "base_url"),
+        (b"application/json", b'{"choices": []}', "base_url"),
+        (b"application/json", b"", "base_url"),
+        (EVENT_STREAM, b"", "server's log"),
+        (EVENT_STREAM, b": a comment\n\n", "server's log"),
+        (EVENT_STREAM, DONE, "server's log"),
+    ],
+)
+async def test_a_stream_without_events(
+    server: Server, way: Way, *, kind: bytes, body: bytes, remedy: str
+) -> None:
+    server.replies = [response(body, kind=kind)]
+    with pytest.raises(ReplyError) as raised:
+        await way(server.connection())
+
+    came = f"is of type {kind.decode()}, {body.decode()[:200]!r}: "
+    assert str(raised.value).startswith("the server sent no event: ")
+    assert came in str(raised.value)
+    assert remedy in str(raised.value)
 
 
 @every_way

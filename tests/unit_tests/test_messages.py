@@ -19,7 +19,12 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from PIL import Image
 
-from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.errors import (
+    MediaError,
+    MediaNotFoundError,
+    RequestError,
+    UnsupportedMediaError,
+)
 from langchain_glm4v.media import image
 from langchain_glm4v.media.document import pdf_page_images
 from langchain_glm4v.messages import neutralise, to_wire
@@ -425,11 +430,11 @@ def test_other_blocks_are_refused(kind: str | None) -> None:
 @pytest.mark.parametrize(
     ("block", "hint"),
     [
-        ({"type": "image", "file_id": "x"}, "add url, path or base64"),
-        ({"type": "image", "url": None}, "add url, path or base64"),
-        ({"type": "image", "url": 7}, "add url, path or base64"),
-        ({"type": "image", "base64": 7}, "no picture: add url, path or base64"),
-        ({"type": "image", "source": {"type": "base64"}}, "add url, path or base64"),
+        ({"type": "image", "file_id": "x"}, "add url, path, or base64"),
+        ({"type": "image", "url": None}, "add url, path, or base64"),
+        ({"type": "image", "url": 7}, "add url, path, or base64"),
+        ({"type": "image", "base64": 7}, "no picture: add url, path, or base64"),
+        ({"type": "image", "source": {"type": "base64"}}, "add url, path, or base64"),
         ({"type": "file", "file": {"file_id": "x"}}, "no PDF: add url, path or base64"),
         ({"type": "image_url", "image_url": {}}, '"url": '),
         ({"type": "image_url", "image_url": {"url": 7}}, '"url": '),
@@ -463,5 +468,34 @@ def test_a_missing_picture(tmp_path: Path) -> None:
 def test_unknown_roles_and_messages() -> None:
     with pytest.raises(ValueError, match="role 'critic'"):
         to_wire([ChatMessage(content="x", role="critic")])
-    with pytest.raises(TypeError, match="FunctionMessage"):
+    with pytest.raises(RequestError, match="FunctionMessage"):
         to_wire([FunctionMessage(content="x", name="f")])
+
+
+def test_results_come_in_the_order_of_their_calls() -> None:
+    calls = [tool_call(name=name, args={}, id=name) for name in ("a", "b")]
+    results = [ToolMessage(f"of {name}", tool_call_id=name) for name in ("b", "a")]
+    wire = to_wire([HumanMessage("Hi"), AIMessage("", tool_calls=calls), *results])
+
+    assert [turn["content"] for turn in wire[2:]] == [
+        "<tool_response>of a</tool_response>",
+        "<tool_response>of b</tool_response>",
+    ]
+
+
+def test_half_characters_can_be_sent() -> None:
+    call = tool_call(name="f", args={"a": "\ud83d"}, id="1")
+    wire = to_wire([HumanMessage("a\ud83db"), AIMessage("\ud800", tool_calls=[call])])
+
+    assert wire[0]["content"] == "a\ufffdb"
+    assert json.dumps(wire, ensure_ascii=False).encode()
+
+
+def test_a_pdf_as_anthropic_writes_it() -> None:
+    document = pymupdf.open()
+    document.new_page()
+    data = base64.b64encode(document.tobytes()).decode()
+    source = {"type": "base64", "media_type": "application/pdf", "data": data}
+    wire = to_wire([HumanMessage([{"type": "document", "source": source}])])
+
+    assert [part["type"] for part in wire[0]["content"]] == ["image_url"]

@@ -37,6 +37,7 @@ def test_endless_repetition_is_found(pattern: str, before: str, size: int) -> No
         "=" * 600,
         ("| " + " | ".join(["   "] * 6) + " |\n") * 30,  # an empty table
         "".join(f"| {number} | item | 0.00 |\n" for number in range(2000)),
+        "".join(f"{number}: the end of every line is one and the same\n" for number in range(900)),
         "".join(random.Random(1).choices("abc ", k=20_000)),
     ],
 )

@@ -307,6 +307,44 @@ def test_a_native_call_with_broken_arguments(arguments: str) -> None:
     assert message.tool_calls == []
 
 
+@given(st.data())
+def test_a_native_call_that_is_cut_off_is_never_offered(data: st.DataObject) -> None:
+    arguments = json.dumps(data.draw(st.dictionaries(st.text(max_size=8), JSON, max_size=3)))
+    kept = arguments[: data.draw(st.integers(1, len(arguments) - 1))]
+    pieces = [{"tool_calls": [native(None)]}] + [
+        {"tool_calls": [{"index": 0, "function": {"arguments": each}}]} for each in kept
+    ]
+    for events in (
+        stream(pieces, LENGTH),
+        stream([{"tool_calls": [native(kept)]}], LENGTH),
+        [event({"tool_calls": [native(kept)]}, **LENGTH)],
+        [event({"tool_calls": [native(kept)]})],  # broken off
+    ):
+        message = added(chunks(events))
+        assert message.tool_calls == []
+        (found,) = message.invalid_tool_calls
+        assert (found["name"], found["id"]) == ("add", "call-1")
+
+
+def test_native_calls_that_are_whole_stay_beside_one_cut_off() -> None:
+    calls = [
+        native('{"a": 1}'),
+        native('{"paths": ["/tmp/a", "/"', index=1, id="call-2"),
+        native("", index=2, id="call-3"),
+        native('{"a": 4}', id="call-4"),  # some hosts give every call the index 0
+        native('{"a": ', id="call-5"),
+    ]
+    for deltas in ([{"tool_calls": calls}], [{"tool_calls": [each]} for each in calls]):
+        for events in (stream(deltas, LENGTH), [event(each) for each in deltas]):
+            message = added(chunks(events))
+            assert [(each["id"], each["args"]) for each in message.tool_calls] == [
+                ("call-1", {"a": 1}),
+                ("call-3", {}),
+                ("call-4", {"a": 4}),
+            ]
+            assert [each["id"] for each in message.invalid_tool_calls] == ["call-2", "call-5"]
+
+
 def test_calls_of_the_protocol() -> None:
     text = f"<think>I add.</think><answer>I call.\n{CALL}\n{call('sub', {})}"
     for message in both_ways(text, CALLS):

@@ -30,6 +30,7 @@ from langchain_glm4v.structured import (
     choices_from,
     choices_of,
     partial_json,
+    response_format,
 )
 from langchain_glm4v.tool_protocol import call
 
@@ -534,3 +535,16 @@ def test_a_generation_without_a_message() -> None:
     assert JsonAnswerParser().parse_result([Generation(text="[1]")]) == [1]
     generation = ChatGeneration(message=AIMessage("[1,2,3,4]"))
     assert BoxesParser().parse_result([generation]) == [(1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"title": "L", "type": "array", "items": {"type": "string"}},
+        {"title": "X", "anyOf": [{"type": "string"}, {"type": "integer"}]},
+        {"type": "object", "properties": {"a": {"type": "integer"}}},
+    ],
+)
+def test_a_json_schema_stays_whole(schema: dict[str, Any]) -> None:
+    wanted = response_format(schema, "json_schema")
+    assert wanted["json_schema"]["schema"] == schema
