@@ -56,7 +56,6 @@ from langchain_glm4v.clients import (
 )
 from langchain_glm4v.content_blocks import PROVIDER
 from langchain_glm4v.errors import (
-    MediaError,
     RequestError,
     ServerUnreachableError,
     UnsupportedByServerError,
@@ -579,10 +578,7 @@ class ChatGLM4V(BaseChatOpenAI):
         body |= {name: fields.pop(name) for name in _BODY_FIELDS if fields.get(name) is not None}
         server = yield from self._server(fields["model"], abilities)
         fields["extra_body"] = body
-        plan = yield from plan_request(messages, options, fields, server, fit=fit)
-        if self._lease is not None:
-            _refuse_remote_pictures(plan.payload["messages"])
-        return plan
+        return (yield from plan_request(messages, options, fields, server, fit=fit))
 
     def _server(self, model: str, abilities: Abilities | None = None) -> Steps[RequestServer]:
         host = profiles.find_host(self.openai_api_base)
@@ -592,7 +588,7 @@ class ChatGLM4V(BaseChatOpenAI):
             if abilities.settled:
                 _abilities[key] = abilities
         profile = profiles.find(model) or profiles.UNKNOWN
-        return RequestServer(model, profile, host, abilities)
+        return RequestServer(model, profile, host, abilities, fetches=self._lease is None)
 
     def _abilities_key(self, model: str) -> tuple[str, str, str]:
         # A managed server's key is its own: another one may get the same port later.
@@ -782,16 +778,3 @@ class ChatGLM4V(BaseChatOpenAI):
 def _named(reply: dict[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The reply under the name that the call asked for; vLLM tells the first of its names."""
     return {**reply, "model": kwargs["model"]} if "model" in kwargs else reply
-
-
-def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Raise for a picture that the server would have to fetch; a managed one fetches nothing."""
-    for message in messages:
-        parts = message["content"] if isinstance(message["content"], list) else []
-        for part in parts:
-            url = part.get("image_url", {}).get("url", "")
-            if url.lower().startswith(("http://", "https://")):
-                raise MediaError(
-                    f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
-                    "download the picture and give its path or base64"
-                )

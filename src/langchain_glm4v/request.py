@@ -18,7 +18,12 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_glm4v import counting, grammar, two_rounds
 from langchain_glm4v.abilities import Abilities, Question, Steps
 from langchain_glm4v.conversation import fold, prune_images
-from langchain_glm4v.errors import ContextLengthError, RequestError, UnsupportedByServerError
+from langchain_glm4v.errors import (
+    ContextLengthError,
+    MediaError,
+    RequestError,
+    UnsupportedByServerError,
+)
 from langchain_glm4v.messages import neutralise, to_wire
 from langchain_glm4v.profiles import SAMPLING, Host, Profile, Sampling
 from langchain_glm4v.replies import Reading
@@ -52,12 +57,15 @@ class Server:
         profile: What is known of the model.
         host: The known service; None for a server of one's own.
         abilities: What the server can do.
+        fetches: Whether it may be asked for pictures that it has to fetch; a managed one fetches
+            nothing.
     """
 
     model: str
     profile: Profile
     host: Host | None
     abilities: Abilities
+    fetches: bool = True
 
     @property
     def has_grammar(self) -> bool:
@@ -226,6 +234,8 @@ def plan(
         MediaError: A picture cannot be sent.
     """
     wire = to_wire(messages, native_tools=server.profile.native_tools)
+    if not server.fetches:
+        _refuse_remote_pictures(wire)
     wire = prune_images(_instructed(wire, options, server), options.max_images)
     if not server.abilities.renders:
         wire = fold(wire)
@@ -257,6 +267,19 @@ def plan(
         budget=None if in_one else client_budget,
         watched=options.repetition_guard and not server.abilities.is_vllm,
     )
+
+
+def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise for a picture that the server would have to fetch; a managed one fetches nothing."""
+    for message in messages:
+        parts = message["content"] if isinstance(message["content"], list) else []
+        for part in parts:
+            url = part.get("image_url", {}).get("url", "")
+            if url.lower().startswith(("http://", "https://")):
+                raise MediaError(
+                    f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
+                    "download the picture and give its path or base64"
+                )
 
 
 def _instructed(

@@ -16,6 +16,7 @@ from langchain_glm4v import profiles
 from langchain_glm4v.abilities import Abilities, Answer, Question, run
 from langchain_glm4v.errors import (
     ContextLengthError,
+    MediaError,
     TooManyImagesError,
     UnsupportedByServerError,
 )
@@ -805,3 +806,11 @@ def test_a_refused_grammar(refusal: str) -> None:
 
 def test_another_refusal_tells_nothing() -> None:
     assert without(VLLM, "max_tokens is too large", planned(fields={"boxes": True})) is None
+
+
+def test_a_server_that_fetches_nothing_is_sent_no_remote_picture() -> None:
+    # found before the picture is counted, which would blame its length
+    server = replace(server_of(replace(VLLM, context_tokens=100)), fetches=False)
+    remote = {"type": "image", "url": "https://example.invalid/a.png"}
+    with pytest.raises(MediaError, match=r"fetches nothing .*'https://example.invalid/a.png'"):
+        planned([HumanMessage([remote])], server=server)
