@@ -10,5 +10,6 @@ from langchain_glm4v.server import GLM4VServer
 @pytest.fixture(scope="session")
 def server() -> Iterator[GLM4VServer]:
     """A running server of the miniature."""
-    with GLM4VServer("tiny") as running:
+    names = ("--served-model-name", "tiny", "tiny-alias")  # the second is for tests of overrides
+    with GLM4VServer("tiny", extra_args=names) as running:
         yield running
