@@ -16,6 +16,7 @@ import warnings
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
+    Awaitable,
     Callable,
     Generator,
     Iterator,
@@ -25,7 +26,7 @@ from collections.abc import (
 from contextlib import AbstractContextManager, aclosing, closing
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -69,6 +70,8 @@ from langchain_glm4v.server import registry
 from langchain_glm4v.server.options import ServerOptions
 from langchain_glm4v.server.registry import Lease
 from langchain_glm4v.two_rounds import joined
+
+Sent = TypeVar("Sent")
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 """Where `vllm serve` listens unless told otherwise."""
@@ -438,7 +441,7 @@ class ChatGLM4V(BaseChatOpenAI):
             **kwargs: Bound to the call.
 
         Raises:
-            ValueError: There are fewer than two choices, or two alike.
+            RequestError: There are fewer than two choices, or two alike.
         """
         named = structured.choices_from(choices)
         return self._with_choices(named, include_raw=include_raw, **kwargs)
@@ -567,14 +570,15 @@ class ChatGLM4V(BaseChatOpenAI):
         *,
         fit: bool = True,
     ) -> Steps[Plan]:
-        fields = {**self._default_params, **kwargs}
+        defaults = self._default_params
+        fields = {**defaults, **kwargs}
         fields.pop("media_digest", None)
         fields.pop("ls_structured_output_format", None)
         wishes = {name: fields.pop(name, getattr(self, name)) for name in _OPTION_FIELDS}
         options = read_options(fields, wishes)
         if stop is not None:
             fields["stop"] = stop
-        body = {**self._default_params["extra_body"], **(fields.get("extra_body") or {})}
+        body = {**defaults["extra_body"], **(fields.get("extra_body") or {})}
         body |= {name: fields.pop(name) for name in _BODY_FIELDS if fields.get(name) is not None}
         server = yield from self._server(fields["model"], abilities)
         fields["extra_body"] = body
@@ -619,6 +623,38 @@ class ChatGLM4V(BaseChatOpenAI):
             _abilities[key] = replace(_abilities[key], budget=learnt.budget)
         return learnt
 
+    def _begun(
+        self,
+        send: Callable[[openai.OpenAI, Mapping[str, Any]], Sent],
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+    ) -> tuple[Plan, Sent]:
+        """Plan a call and send its first request, again in another way if the server refuses it."""
+        abilities: Abilities | None = None
+        while True:
+            plan = run(self._plan(messages, stop, kwargs, abilities), self._ask)
+            try:
+                return plan, send(self.root_client, first(plan))
+            except openai.BadRequestError as error:
+                abilities = self._learn(error, plan, abilities)
+
+    async def _abegun(
+        self,
+        send: Callable[[openai.AsyncOpenAI, Mapping[str, Any]], Awaitable[Sent]],
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+    ) -> tuple[Plan, Sent]:
+        """As `_begun`."""
+        abilities: Abilities | None = None
+        while True:
+            plan = await arun(self._plan(messages, stop, kwargs, abilities), self._aask)
+            try:
+                return plan, await send(self.root_async_client.current, first(plan))
+            except openai.BadRequestError as error:
+                abilities = self._learn(error, plan, abilities)
+
     def _ask(self, question: Question) -> Answer:
         return ask(self.root_client, question)
 
@@ -649,15 +685,8 @@ class ChatGLM4V(BaseChatOpenAI):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        abilities: Abilities | None = None
         with self._explained():
-            while True:
-                plan = run(self._plan(messages, stop, kwargs, abilities), self._ask)
-                try:
-                    reply, headers = complete(self.root_client, first(plan))
-                    break
-                except openai.BadRequestError as error:
-                    abilities = self._learn(error, plan, abilities)
+            plan, (reply, headers) = self._begun(complete, messages, stop, kwargs)
             if (following := second(plan, reply)) is not None:
                 reply = joined(reply, complete(self.root_client, following)[0])
         return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
@@ -669,17 +698,10 @@ class ChatGLM4V(BaseChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        client = self.root_async_client.current
-        abilities: Abilities | None = None
         with self._explained():
-            while True:
-                plan = await arun(self._plan(messages, stop, kwargs, abilities), self._aask)
-                try:
-                    reply, headers = await acomplete(client, first(plan))
-                    break
-                except openai.BadRequestError as error:
-                    abilities = self._learn(error, plan, abilities)
+            plan, (reply, headers) = await self._abegun(acomplete, messages, stop, kwargs)
             if (following := second(plan, reply)) is not None:
+                client = self.root_async_client.current
                 reply = joined(reply, (await acomplete(client, following))[0])
         return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
 
@@ -691,15 +713,8 @@ class ChatGLM4V(BaseChatOpenAI):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         kwargs = self._streaming(kwargs)
-        abilities: Abilities | None = None
         with self._explained():
-            while True:
-                plan = run(self._plan(messages, stop, kwargs, abilities), self._ask)
-                try:
-                    events = stream(self.root_client, first(plan))
-                    break
-                except openai.BadRequestError as error:
-                    abilities = self._learn(error, plan, abilities)
+            plan, events = self._begun(stream, messages, stop, kwargs)
             running = RunningStream(plan, self._shown(events.response.headers))
             with closing(self._chunks(running, events, kwargs)) as chunks:
                 for chunk in chunks:
@@ -729,16 +744,8 @@ class ChatGLM4V(BaseChatOpenAI):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         kwargs = self._streaming(kwargs)
-        client = self.root_async_client.current
-        abilities: Abilities | None = None
         with self._explained():
-            while True:
-                plan = await arun(self._plan(messages, stop, kwargs, abilities), self._aask)
-                try:
-                    events = await astream(client, first(plan))
-                    break
-                except openai.BadRequestError as error:
-                    abilities = self._learn(error, plan, abilities)
+            plan, events = await self._abegun(astream, messages, stop, kwargs)
             running = RunningStream(plan, self._shown(events.response.headers))
             async with aclosing(self._achunks(running, events, kwargs)) as chunks:
                 async for chunk in chunks:

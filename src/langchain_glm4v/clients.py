@@ -319,39 +319,41 @@ def ask(client: openai.OpenAI, question: Question) -> Answer:
     """Ask a server something beside the real request.
 
     Returns:
-        The JSON object of the reply; None if the server refuses or knows no such path.
+        The JSON object of the reply; None if the server refuses or knows no such path, `FAILED` if
+        it may know better the next time.
 
     Raises:
         openai.APIConnectionError: It cannot be reached.
     """
     try:
-        if question.body is None:
-            reply: Any = client.get(_root(client) + question.path, cast_to=object)
-        else:
-            reply = client.post(
-                _root(client) + question.path, cast_to=object, body=dict(question.body)
-            )
-    except openai.APIStatusError as error:
-        return FAILED if _may_pass(error.status_code) else None
-    except _NO_JSON:
-        return None
-    return reply if isinstance(reply, dict) else None
+        return _answer(_sent(client, question))
+    except (openai.APIStatusError, *_NO_JSON) as error:
+        return _no_answer(error)
 
 
 async def aask(client: openai.AsyncOpenAI, question: Question) -> Answer:
     """As `ask`."""
     try:
-        if question.body is None:
-            reply: Any = await client.get(_root(client) + question.path, cast_to=object)
-        else:
-            reply = await client.post(
-                _root(client) + question.path, cast_to=object, body=dict(question.body)
-            )
-    except openai.APIStatusError as error:
-        return FAILED if _may_pass(error.status_code) else None
-    except _NO_JSON:
-        return None
+        return _answer(await _sent(client, question))
+    except (openai.APIStatusError, *_NO_JSON) as error:
+        return _no_answer(error)
+
+
+def _sent(client: openai.OpenAI | openai.AsyncOpenAI, question: Question) -> Any:
+    """The reply; of an async client, what to await for it."""
+    url = _root(client) + question.path
+    if question.body is None:
+        return client.get(url, cast_to=object)
+    return client.post(url, cast_to=object, body=dict(question.body))
+
+
+def _answer(reply: Any) -> Answer:
     return reply if isinstance(reply, dict) else None
+
+
+def _no_answer(error: Exception) -> Answer:
+    passing = isinstance(error, openai.APIStatusError) and _may_pass(error.status_code)
+    return FAILED if passing else None
 
 
 def _may_pass(status: int) -> bool:

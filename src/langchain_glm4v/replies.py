@@ -7,7 +7,6 @@ Replies are plain dicts; no HTTP happens here. Their text is raw: `reasoning.Spl
 thinking from answer in it, `tool_protocol.CallSplitter` finds the tool calls of the answer.
 """
 
-import json
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from langchain_openai.chat_models.base import _create_usage_metadata
 from langchain_glm4v.content_blocks import PROVIDER
 from langchain_glm4v.errors import ReplyError
 from langchain_glm4v.reasoning import Piece, Splitter
-from langchain_glm4v.tool_protocol import CallPiece, CallSplitter
+from langchain_glm4v.tool_protocol import CallPiece, CallSplitter, json_object
 
 # What a reply of an unforeseen shape raises on the way.
 _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -336,7 +335,7 @@ class _CallChunks:
         if ended:
             for call in self._open:
                 arguments = "".join(call.arguments)
-                if not (call.name and _object(arguments or self._none) is not None):
+                if not (call.name and json_object(arguments or self._none) is not None):
                     _add(event, CallPiece(call.index, None, call.id, _spoiler(arguments)))
         return [
             tool_call_chunk(
@@ -402,7 +401,7 @@ def _calls(choice: Mapping[str, Any], parts: _Parts) -> dict[str, Any]:
         *_native_calls(choice["message"]),
         *_protocol_calls(parts.calls),
     ):
-        values = _object(arguments)
+        values = json_object(arguments)
         if name and values is not None:
             valid.append(tool_call(name=name, args=values, id=identifier))
         else:
@@ -446,15 +445,6 @@ def _call_error(name: str, finish_reason: str | None) -> str:
     what = "the arguments are no JSON object" if name else "the call names no tool"
     cut = ": the output was cut off, raise max_tokens" if finish_reason == "length" else ""
     return what + cut
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    """The JSON object that `text` is; None if it is none."""
-    try:
-        found = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _spoiler(text: str) -> str:

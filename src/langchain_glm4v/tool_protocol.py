@@ -117,6 +117,15 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that `text` is; None if it is none."""
+    try:
+        found = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def tools_prompt(tools: Sequence[Schema], choice: Choice) -> str:
     """System text that offers `tools` (name, description, parameters each)."""
     listed = "\n".join(map(dumps, tools))
@@ -298,20 +307,13 @@ def _unquoted(text: str) -> str:
 
 def _bare_call(text: str) -> tuple[str, str] | None:
     """Name and arguments of a call written as one JSON object, fenced or not; None for all else."""
-    match _loaded(unfenced(text)):
+    match json_object(unfenced(text)):
         case {"name": str(name), "arguments": arguments} | {
             "name": str(name),
             "parameters": arguments,
         }:
             # OpenAI's own form has the arguments as a string of JSON.
-            given = _loaded(arguments) if isinstance(arguments, str) else arguments
+            given = json_object(arguments) if isinstance(arguments, str) else arguments
             return (name, dumps(given)) if isinstance(given, dict) else None
         case _:
             return None
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return None
