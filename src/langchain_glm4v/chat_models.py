@@ -483,7 +483,7 @@ class ChatGLM4V(BaseChatOpenAI):
         )
         with self._explained():
             reply = self._ask(question)
-        if reply is None:
+        if not reply or "tokens" not in reply:
             raise UnsupportedByServerError(
                 f"the server at {self.openai_api_base} has no /tokenize, as vLLM has: "
                 "it cannot tell tokens"

@@ -828,3 +828,9 @@ def test_a_server_that_fails_once_is_asked_again() -> None:
         model.invoke("Hi")
 
     assert server.asked == ["/v1/models", "/tokenize"] * 2
+
+
+def test_tokens_of_a_server_that_fails_just_now() -> None:
+    model = Recovering().model(max_retries=0)
+    with pytest.raises(UnsupportedByServerError, match="it cannot tell tokens"):
+        model.get_num_tokens("Hi")
