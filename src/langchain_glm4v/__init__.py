@@ -1,9 +1,13 @@
 """GLM-4.1V-Thinking in LangChain: a chat model, and the vLLM server behind it."""
 
 from langchain_glm4v._version import __version__
+from langchain_glm4v.call_errors import (
+    ContextLengthError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+)
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.errors import (
-    ContextLengthError,
     EngineNotInstalledError,
     GLM4VError,
     MediaError,
@@ -15,8 +19,6 @@ from langchain_glm4v.errors import (
     ServerError,
     ServerOptionError,
     ServerStartError,
-    ServerTimeoutError,
-    ServerUnreachableError,
     TemplateError,
     TooManyImagesError,
     UnsupportedByServerError,

@@ -43,6 +43,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from langchain_glm4v import counting, profiles, structured
 from langchain_glm4v._version import __version__
 from langchain_glm4v.abilities import Abilities, Answer, Question, Steps, arun, look_up, run
+from langchain_glm4v.call_errors import ServerUnreachableError
 from langchain_glm4v.calls import RunningStream, first, second
 from langchain_glm4v.clients import (
     Connection,
@@ -58,7 +59,6 @@ from langchain_glm4v.clients import (
 from langchain_glm4v.content_blocks import PROVIDER
 from langchain_glm4v.errors import (
     RequestError,
-    ServerUnreachableError,
     UnsupportedByServerError,
 )
 from langchain_glm4v.redaction import media_digest

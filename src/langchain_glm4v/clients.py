@@ -26,11 +26,13 @@ from langchain_openai.chat_models.base import (
 )
 
 from langchain_glm4v.abilities import FAILED, Answer, Question
-from langchain_glm4v.errors import (
+from langchain_glm4v.call_errors import (
     ContextLengthError,
-    ReplyError,
     ServerTimeoutError,
     ServerUnreachableError,
+)
+from langchain_glm4v.errors import (
+    ReplyError,
 )
 
 _PATH = "/chat/completions"

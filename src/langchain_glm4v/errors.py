@@ -18,16 +18,10 @@ GLM4VError
     ├── MediaNotFoundError       the path leads nowhere (also a FileNotFoundError)
     ├── UnsupportedMediaError    the bytes are not of a kind the model takes
     └── TooManyImagesError       the last turn alone has more than the server takes
+
+Those that are also OpenAI's and LangChain's are in `call_errors`, because those libraries take a
+second to import, and the processes that decode media need none of it.
 """
-
-from typing import Any
-
-import openai
-from langchain_core.exceptions import (
-    ContextOverflowError,
-    ModelConnectionError,
-    ModelTimeoutError,
-)
 
 
 class GLM4VError(Exception):
@@ -70,38 +64,12 @@ class TemplateError(ServerError):
     """The server renders a conversation differently from the chat template."""
 
 
-class ServerUnreachableError(ServerError, openai.APIConnectionError, ModelConnectionError):
-    """Nothing answers at the server's address, or the connection broke.
-
-    Attributes:
-        request: The HTTP request that failed; None if none was made.
-    """
-
-    def __init__(self, message: str, request: Any = None) -> None:
-        openai.APIConnectionError.__init__(self, message=message, request=request)
-
-
-class ServerTimeoutError(ServerError, openai.APITimeoutError, ModelTimeoutError):
-    """The server did not answer in time.
-
-    Attributes:
-        request: The HTTP request that failed.
-    """
-
-    def __init__(self, message: str, request: Any) -> None:
-        openai.APIConnectionError.__init__(self, message=message, request=request)
-
-
 class ReplyError(ServerError, ValueError):
     """What the server sent is no chat completion, so no message can be made of it."""
 
 
 class RequestError(GLM4VError, ValueError):
     """A call cannot be made as it was asked for."""
-
-
-class ContextLengthError(RequestError, ContextOverflowError):
-    """The conversation leaves no room for an answer."""
 
 
 class UnsupportedByServerError(RequestError):

@@ -17,9 +17,9 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 
 from langchain_glm4v import counting, grammar, two_rounds
 from langchain_glm4v.abilities import Abilities, Question, Steps
+from langchain_glm4v.call_errors import ContextLengthError
 from langchain_glm4v.conversation import fold, prune_images
 from langchain_glm4v.errors import (
-    ContextLengthError,
     MediaError,
     RequestError,
     UnsupportedByServerError,

@@ -22,6 +22,11 @@ from langchain_core.exceptions import (
     ModelRateLimitError,
 )
 
+from langchain_glm4v.call_errors import (
+    ContextLengthError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+)
 from langchain_glm4v.clients import (
     Connection,
     acomplete,
@@ -31,10 +36,7 @@ from langchain_glm4v.clients import (
     stream,
 )
 from langchain_glm4v.errors import (
-    ContextLengthError,
     ReplyError,
-    ServerTimeoutError,
-    ServerUnreachableError,
 )
 
 PAYLOAD = {"model": "glm", "messages": [{"role": "user", "content": "Hi"}]}

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from langchain_glm4v import profiles
 from langchain_glm4v.abilities import Abilities, Answer, Question, run
+from langchain_glm4v.call_errors import ContextLengthError
 from langchain_glm4v.errors import (
-    ContextLengthError,
     MediaError,
     TooManyImagesError,
     UnsupportedByServerError,
