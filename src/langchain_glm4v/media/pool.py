@@ -1,0 +1,161 @@
+"""Processes that decode media, so that a file that crashes or hangs a decoder harms nothing else.
+
+They start when the first medium is decoded, are kept for the next, and end with this process. Only
+they import the decoders (Pillow, PyAV, PyMuPDF), which also keeps the interpreter's lock, and the
+event loop with it, free while they work.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any, TypeVar
+
+from langchain_glm4v.errors import MediaError
+from langchain_glm4v.media.worker import MEMORY
+
+Result = TypeVar("Result")
+
+SIZE = min(4, os.cpu_count() or 1)
+"""Processes at once, at most."""
+
+TIMEOUT = 60
+"""Seconds for one picture or page, at most, unless told otherwise."""
+
+_WORKER = Path(__file__).with_name("worker.py")
+
+
+def call(
+    function: Callable[..., Result], *args: Any, subject: str, timeout: int = TIMEOUT
+) -> Result:
+    """Call a function in another process; waits for a free one.
+
+    Args:
+        function: A function of a module of this package.
+        *args: Its arguments; they and the result must be of Python's own types or of this package.
+        subject: What is decoded, for error messages: "page 3 of 'scan.pdf'".
+        timeout: Whole seconds after which the process is killed.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        MediaError: The process crashed, needed too much memory, or did not end in time.
+        Exception: What the function raises, if it is an error of this package or of Python; else
+            a `RuntimeError` with its text.
+    """
+    with _slots:
+        worker = _idle_worker()
+        try:
+            returned, value = pickle.loads(worker.do(pickle.dumps((function, args)), timeout))
+        except TimeoutError as error:
+            worker.kill()
+            raise MediaError(
+                f"decoding {subject} took more than {timeout} s and was stopped: the file is "
+                "damaged, or larger than it seems"
+            ) from error
+        except (EOFError, OSError) as error:
+            raise MediaError(
+                f"decoding {subject} crashed ({worker.kill()}): the file is damaged, or made to "
+                "do harm"
+            ) from error
+        except BaseException:  # such as Ctrl-C: nobody waits for the answer any more
+            worker.kill()
+            raise
+        _idle.append(worker)
+    if returned:
+        result: Result = value
+        return result
+    if isinstance(value, MemoryError):
+        raise MediaError(
+            f"decoding {subject} needs more than {MEMORY // 1024**2} MiB of memory: make it smaller"
+        ) from value
+    raise value
+
+
+def each(
+    function: Callable[[int], Result], numbers: Iterable[int], *, ahead: int = SIZE
+) -> Iterator[Result]:
+    """Call a function for one number after the other, some of them at once.
+
+    Args:
+        function: Called in threads; where the work is done in processes, they share it.
+        numbers: Read only as far as needed.
+        ahead: How many results are made before the first of them is taken, at most.
+
+    Yields:
+        The results, in the order of the numbers.
+    """
+    running: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(ahead, thread_name_prefix="glm4v-media") as threads:
+        try:
+            for number in numbers:
+                running.append(threads.submit(function, number))
+                if len(running) == ahead:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(_WORKER), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                # Ctrl-C is for this process: it decides what becomes of the work.
+                start_new_session=True,
+            )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def do(self, job: bytes, timeout: int) -> bytes:
+        self._connection.send((timeout, job))
+        if not self._connection.poll(timeout):
+            raise TimeoutError
+        return self._connection.recv_bytes()
+
+    def kill(self) -> str:
+        """End the process; returns how it ended."""
+        self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it may be dying by itself
+            self._process.wait(0.1)
+        self._process.kill()
+        status = self._process.wait()
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+
+def _idle_worker() -> _Worker:
+    while _idle:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            worker = _idle.pop()
+            if worker.is_alive:
+                return worker
+            worker.kill()
+    return _Worker()
+
+
+def _forget() -> None:
+    """After a fork, the child has its own processes."""
+    global _idle, _slots
+    _idle, _slots = [], threading.BoundedSemaphore(SIZE)
+
+
+_idle: list[_Worker] = []
+_slots = threading.BoundedSemaphore(SIZE)
+os.register_at_fork(after_in_child=_forget)
