@@ -121,6 +121,11 @@ def test_a_hanging_job_ends_with_its_parent() -> None:
     _wait_for_end(int(done.stdout))
 
 
+def _run(script: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
 def _wait_for_end(pid: int) -> None:
     deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
