@@ -7,10 +7,11 @@ Questions are yielded and answers sent in, so that sync and async callers share 
     question = steps.send(answer)  # … until StopIteration carries the result
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from langchain_glm4v.grammar import TAGS
 from langchain_glm4v.profiles import Host
@@ -54,6 +55,7 @@ class Abilities:
             endless repetition.
         continues: Whether it continues an answer that the prompt begins.
         budget: Whether it ends a thinking that becomes too long.
+        refused: Keys of the grammars that it could not read.
         settled: Whether it answered all that it was asked; else it is worth asking again.
     """
 
@@ -63,6 +65,7 @@ class Abilities:
     is_vllm: bool = False
     continues: bool = False
     budget: bool = False
+    refused: frozenset[str] = frozenset()
     settled: bool = True
 
 
@@ -121,21 +124,40 @@ def _renders(prompt: str) -> bool:
 
 def run(steps: Steps[Result], ask: Callable[[Question], Answer]) -> Result:
     """Answer the questions of `steps` by `ask`; returns the result."""
-    answer: Answer = None
-    try:
-        while True:
-            answer = ask(steps.send(answer))
-    except StopIteration as end:
-        result: Result = end.value
-        return result
+    state = _advanced(steps, None)
+    while isinstance(state, Question):
+        state = _advanced(steps, ask(state))
+    return state.result
 
 
-async def arun(steps: Steps[Result], ask: Callable[[Question], Awaitable[Answer]]) -> Result:
-    """As `run`."""
-    answer: Answer = None
+async def arun(
+    steps: Steps[Result],
+    ask: Callable[[Question], Awaitable[Answer]],
+    *,
+    in_thread: bool = False,
+) -> Result:
+    """As `run`; the steps themselves in a thread, if they take long, as reading media does."""
+
+    async def advanced(answer: Answer) -> Question | _End[Result]:
+        if in_thread:
+            return await asyncio.to_thread(_advanced, steps, answer)
+        return _advanced(steps, answer)
+
+    state = await advanced(None)
+    while isinstance(state, Question):
+        state = await advanced(await ask(state))
+    return state.result
+
+
+@dataclass(frozen=True, slots=True)
+class _End(Generic[Result]):
+    """The end of some steps. A `StopIteration` cannot leave a thread."""
+
+    result: Result
+
+
+def _advanced(steps: Steps[Result], answer: Answer) -> Question | _End[Result]:
     try:
-        while True:
-            answer = await ask(steps.send(answer))
+        return steps.send(answer)
     except StopIteration as end:
-        result: Result = end.value
-        return result
+        return _End(end.value)

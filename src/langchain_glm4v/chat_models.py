@@ -24,7 +24,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractContextManager, aclosing, closing
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -578,11 +577,12 @@ class ChatGLM4V(BaseChatOpenAI):
         options = read_options(fields, wishes)
         if stop is not None:
             fields["stop"] = stop
-        body = {**defaults["extra_body"], **(fields.get("extra_body") or {})}
+        given = {**(self.extra_body or {}), **(kwargs.get("extra_body") or {})}
+        body = {**defaults["extra_body"], **given}
         body |= {name: fields.pop(name) for name in _BODY_FIELDS if fields.get(name) is not None}
         server = yield from self._server(fields["model"], abilities)
         fields["extra_body"] = body
-        return (yield from plan_request(messages, options, fields, server, fit=fit))
+        return (yield from plan_request(messages, options, fields, server, fit=fit, always=given))
 
     def _server(self, model: str, abilities: Abilities | None = None) -> Steps[RequestServer]:
         host = profiles.find_host(self.openai_api_base)
@@ -612,15 +612,14 @@ class ChatGLM4V(BaseChatOpenAI):
         learnt = without(abilities or _abilities.get(key) or Abilities(), str(refusal), refused)
         if learnt is None:
             raise refusal
-        if learnt.ids is None and refused.grammar:
-            # For this call alone: it may be this one schema that the server cannot read.
+        if refused.grammar in learnt.refused:
             warnings.warn(
                 f"the server refuses the grammar of this answer, which is asked for in words now: "
                 f"{refusal}",
                 stacklevel=2,
             )
         if key in _abilities:
-            _abilities[key] = replace(_abilities[key], budget=learnt.budget)
+            _abilities[key] = learnt
         return learnt
 
     def _begun(
@@ -648,8 +647,11 @@ class ChatGLM4V(BaseChatOpenAI):
     ) -> tuple[Plan, Sent]:
         """As `_begun`."""
         abilities: Abilities | None = None
+        # Reading and decoding media takes long, and other tasks of the event loop need not wait.
+        has_media = any(not isinstance(message.content, str) for message in messages)
         while True:
-            plan = await arun(self._plan(messages, stop, kwargs, abilities), self._aask)
+            steps = self._plan(messages, stop, kwargs, abilities)
+            plan = await arun(steps, self._aask, in_thread=has_media)
             try:
                 return plan, await send(self.root_async_client.current, first(plan))
             except openai.BadRequestError as error:

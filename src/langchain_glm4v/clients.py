@@ -451,6 +451,9 @@ def explained(base_url: str, remedy: str) -> Iterator[None]:
     except openai.APIStatusError as error:
         _raise_explained(error, base_url)
     except openai.APIError as error:
+        # An error inside a reply that began well.
+        error.message = f"the server at {base_url} sent an error ({error.message}): {_SEE_LOG}"
+        error.args = (error.message,)
         _handle_openai_api_error(error)
 
 

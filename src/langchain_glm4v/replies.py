@@ -97,6 +97,7 @@ class StreamReader:
         self._info = _known(headers=headers and dict(headers))  # for the next chunk
         self._usage: _Usage | None = None  # the latest figures
         self._usage_told = False
+        self._begun = False
         self._ended = False
 
     def read(self, event: Mapping[str, Any]) -> ChatGenerationChunk | None:
@@ -120,10 +121,15 @@ class StreamReader:
         """End the stream; returns what was held back if it broke off without a finish reason.
 
         Raises:
-            ReplyError: If the usage told so far is none.
+            ReplyError: If no event had a choice, or the usage told so far is none.
         """
         if self._ended:
             return []
+        if not self._begun:
+            raise ReplyError(
+                "the stream ended before anything of an answer came: see the server's log, or try "
+                "again"
+            )
         try:
             parts = self._end(None, None)
             chunk = self._chunk(parts, self._call_chunks({}, parts))
@@ -139,6 +145,7 @@ class StreamReader:
         if self._ended or not choices or choices[0].get("delta") is None:
             return self._chunk(_Parts(), [])
         choice = choices[0]
+        self._begun = True
         parts = self._output.feed(choice["delta"])
         if logprobs := choice.get("logprobs"):
             self._info["logprobs"] = logprobs

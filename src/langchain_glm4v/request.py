@@ -8,8 +8,9 @@ Pure; where the server must be asked (only to count tokens near its limit), it y
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
@@ -67,11 +68,6 @@ class Server:
     abilities: Abilities
     fetches: bool = True
 
-    @property
-    def has_grammar(self) -> bool:
-        """Whether a grammar can bind the answer and leave the thinking free."""
-        return self.abilities.ids is not None and self.profile.answer_tag
-
 
 @dataclass(frozen=True)
 class Options:
@@ -118,7 +114,7 @@ class Plan:
     Attributes:
         payload: The request, as OpenAI's client takes it.
         reading: How the text of the reply is to be read.
-        grammar: Whether a grammar binds the output.
+        grammar: Key of the grammar that binds the output; "": none does.
         budget: Tokens of thinking after which the client itself goes on with the answer, in a
             second request; None: the server keeps the budget, or there is none.
         watched: Whether the client itself must watch for endless repetition.
@@ -126,7 +122,7 @@ class Plan:
 
     payload: dict[str, Any]
     reading: Reading
-    grammar: bool = False
+    grammar: str = ""
     budget: int | None = None
     watched: bool = False
 
@@ -179,8 +175,11 @@ def read_options(fields: dict[str, Any], wishes: Mapping[str, Any]) -> Options:
 
 def _function(tool: Any) -> Schema:
     """Name, description and parameters of a tool, from any form LangChain knows."""
-    known = convert_to_openai_tool(tool).get("function")
-    if known is None:
+    try:
+        known = convert_to_openai_tool(tool).get("function")
+    except ValueError:
+        known = None
+    if known is None or _is_of_a_service(tool):
         raise RequestError(
             f"{tool!r} is a tool that only another service runs: give functions, tools of "
             "LangChain's, classes or schemas"
@@ -190,6 +189,13 @@ def _function(tool: Any) -> Schema:
         for key in ("name", "description", "parameters")
         if known.get(key) is not None
     }
+
+
+def _is_of_a_service(tool: Any) -> bool:
+    """Whether a tool is one that OpenAI or Anthropic run themselves, or know the schema of."""
+    if not isinstance(tool, Mapping) or "input_schema" in tool:
+        return False
+    return tool.get("type", "function") not in ("function", "object")
 
 
 def _wanted_schema(response_format: Any) -> tuple[Schema | None, bool]:
@@ -217,6 +223,7 @@ def plan(
     server: Server,
     *,
     fit: bool = True,
+    always: Collection[str] = (),
 ) -> Steps[Plan]:
     """Plan the request for a call.
 
@@ -226,6 +233,7 @@ def plan(
         fields: Fields that the request carries as they are, `extra_body` among them.
         server: Whom it is for.
         fit: Whether the request must fit into what the server takes.
+        always: Fields of `extra_body` that are sent whatever the host is known to take.
 
     Raises:
         ContextLengthError: The conversation leaves no room for an answer.
@@ -236,10 +244,13 @@ def plan(
     wire = to_wire(messages, native_tools=server.profile.native_tools)
     if not server.fetches:
         _refuse_remote_pictures(wire)
-    wire = prune_images(_instructed(wire, options, server), options.max_images)
+    form = _answer_format(options, server)
+    wire = prune_images(
+        _instructed(wire, options, server, is_bound=form is not None), options.max_images
+    )
     if not server.abilities.renders:
         wire = fold(wire)
-    extras, reading, client_budget = _steering(options, server)
+    extras, reading, client_budget = _steering(options, server, form)
     if client_budget is not None and (fields.get("n") or 1) > 1:
         raise UnsupportedByServerError(
             f"thinking_budget={client_budget} cannot be kept for n={fields['n']} replies at once "
@@ -261,9 +272,9 @@ def plan(
         payload = yield from _fitted(payload, server, first)
     in_one = payload.get("max_tokens") is not None and payload["max_tokens"] <= first
     return Plan(
-        payload=_accepted(payload, server.host),
+        payload=_accepted(payload, server.host, always),
         reading=reading,
-        grammar="response_format" in extras,
+        grammar="" if form is None else _key(form),
         budget=None if in_one else client_budget,
         watched=options.repetition_guard and not server.abilities.is_vllm,
     )
@@ -283,9 +294,12 @@ def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _instructed(
-    wire: list[dict[str, Any]], options: Options, server: Server
+    wire: list[dict[str, Any]], options: Options, server: Server, *, is_bound: bool
 ) -> list[dict[str, Any]]:
-    """The conversation with what the model must be told about tools and the form of its answer."""
+    """The conversation with what the model must be told about tools and the form of its answer.
+
+    Boxes it knows how to write: they need words only where no grammar binds the answer.
+    """
     texts = []
     if options.may_call and not server.profile.native_tools:
         texts.append(tools_prompt([*map(_neutral, options.tools)], options.choice))
@@ -293,7 +307,7 @@ def _instructed(
         texts.append(format_prompt(_neutral(options.schema)))
     if options.choices:
         texts.append(choices_prompt([*map(neutralise, options.choices)]))
-    if options.boxes and not server.has_grammar:
+    if options.boxes and not is_bound:
         texts.append(BOXES)
     if not texts:
         return wire
@@ -315,7 +329,9 @@ def _appended(content: str | list[dict[str, Any]], text: str) -> str | list[dict
     return [*content, {"type": "text", "text": f"\n\n{text}"}]
 
 
-def _steering(options: Options, server: Server) -> tuple[dict[str, Any], Reading, int | None]:
+def _steering(
+    options: Options, server: Server, answer: grammar.Format | None
+) -> tuple[dict[str, Any], Reading, int | None]:
     """Fields that bind thinking and answer, how to read the reply, and the client's own budget."""
     abilities, profile = server.abilities, server.profile
     calls = options.may_call and not profile.native_tools
@@ -327,8 +343,7 @@ def _steering(options: Options, server: Server) -> tuple[dict[str, Any], Reading
         given = "<think></think>" if "continue_final_message" in extras else ""
     if options.repetition_guard and abilities.is_vllm:
         extras["repetition_detection"] = REPETITION_GUARD
-    answer = _answer_format(options, server)
-    if answer is not None and abilities.ids is not None and server.has_grammar:
+    if answer is not None and abilities.ids is not None:
         extras["response_format"] = grammar.response_format(
             answer,
             abilities.ids,
@@ -376,8 +391,21 @@ def _no_thinking(server: Server) -> dict[str, Any]:
 
 
 def _answer_format(options: Options, server: Server) -> grammar.Format | None:
-    if options.boxes and server.abilities.ids is not None:
-        return grammar.boxes_answer(server.abilities.ids)
+    """The form that a grammar binds the answer to; None if none does."""
+    ids = server.abilities.ids
+    if ids is None or not server.profile.answer_tag:
+        return None
+    form = _wanted_format(options, ids)
+    return None if form is None or _key(form) in server.abilities.refused else form
+
+
+def _key(form: grammar.Format) -> str:
+    return sha256(dumps(form).encode()).hexdigest()
+
+
+def _wanted_format(options: Options, ids: Mapping[str, int]) -> grammar.Format | None:
+    if options.boxes:
+        return grammar.boxes_answer(ids)
     if options.choices:
         return grammar.choice_answer(options.choices)
     form = None if options.schema is None else grammar.json_answer(options.schema)
@@ -452,12 +480,15 @@ def count(payload: Mapping[str, Any], server: Server) -> Steps[int]:
     return int(reply["count"]) + pictures
 
 
-def _accepted(payload: dict[str, Any], host: Host | None) -> dict[str, Any]:
+def _accepted(
+    payload: dict[str, Any], host: Host | None, always: Collection[str]
+) -> dict[str, Any]:
     """The payload without what a known service refuses."""
     if host is None:
         return payload
     kept = {name: value for name, value in payload.items() if name not in host.refuses}
-    body = {name: value for name, value in payload["extra_body"].items() if name in host.accepts}
+    accepted = {*host.accepts, *always}
+    body = {name: value for name, value in payload["extra_body"].items() if name in accepted}
     return {**kept, "extra_body": body}
 
 
@@ -473,6 +504,7 @@ def without(abilities: Abilities, refusal: str, attempt: Plan) -> Abilities | No
     if "thinking_token_budget" in text and abilities.budget:
         return replace(abilities, budget=False)
     said = ("structural", "response_format", "grammar", "guided", "structured")
-    if attempt.grammar and any(word in text for word in said) and abilities.ids is not None:
-        return replace(abilities, ids=None)
+    new = attempt.grammar and attempt.grammar not in abilities.refused
+    if new and any(word in text for word in said):
+        return replace(abilities, refused=abilities.refused | {attempt.grammar})
     return None

@@ -56,11 +56,21 @@ def joined(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
     begun = one["choices"][0]["message"]["content"] or ""
     content = begun + forced_end(begun) + (choice["message"]["content"] or "")
     message = {**choice["message"], "content": content}
+    logprobs = _joined_logprobs(one["choices"][0].get("logprobs"), choice.get("logprobs"))
     return {
         **two,
-        "choices": [{**choice, "message": message}],
+        "choices": [{**choice, "message": message, "logprobs": logprobs}],
         "usage": _added(one.get("usage"), two.get("usage")),
     }
+
+
+def _joined_logprobs(
+    one: Mapping[str, Any] | None, two: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Those of both replies; the tags between them were forced, and have none."""
+    if not one or not two:
+        return one or two
+    return {**two, "content": [*(one.get("content") or ()), *(two.get("content") or ())]}
 
 
 class Splice:

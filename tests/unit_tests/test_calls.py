@@ -1,14 +1,19 @@
 """Calls of several requests, and streams that are ended, through `ChatGLM4V`."""
 
 import re
+import threading
 import warnings
 from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
+from PIL import Image
 
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.abilities import Answer, Question
@@ -114,6 +119,47 @@ async def test_other_shapes_in_two_rounds(writer: type[Any], vllm: Ask, text: st
             assert "<" not in str(message.additional_kwargs)
 
 
+async def test_logprobs_of_both_rounds(writer: type[Any], vllm: Ask) -> None:
+    class Sure(writer):  # type: ignore[misc]
+        def reply(self, path: str, content: bytes) -> httpx.Response:
+            response: httpx.Response = super().reply(path, content)
+            reply = response.json()
+            for choice in reply.get("choices", ()):
+                choice["logprobs"] = {"content": [{"token": str(len(self.bodies))}]}
+            return httpx.Response(response.status_code, json=reply)
+
+    server = Sure(vllm, TEXT, refuses_budget)
+    message = await server.model().ainvoke("Hi", thinking_budget=3)
+
+    told = message.response_metadata["logprobs"]["content"]
+    assert [entry["token"] for entry in told] == ["2", "3"]  # the first was refused
+
+
+# --- media ---
+
+
+async def test_media_are_read_beside_the_event_loop(
+    writer: type[Any], vllm: Ask, tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (56, 56)).save(picture)
+    readers = []
+
+    class Watched(PathLike[str]):
+        def __fspath__(self) -> str:
+            readers.append(threading.get_ident())
+            return str(picture)
+
+    model = writer(vllm, TEXT).model()
+    question = HumanMessage([{"type": "image", "path": Watched()}])
+    await model.ainvoke([question])
+    async for _ in model.astream([question]):
+        pass
+
+    assert readers
+    assert threading.get_ident() not in readers
+
+
 # --- refusals ---
 
 SCHEMA = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "title": "A"}}}
@@ -127,7 +173,8 @@ async def test_a_refused_grammar_falls_back_to_words(writer: type[Any], vllm: As
         messages = await in_every_way(model, response_format=SCHEMA)
 
     assert [message.text for message in messages] == ['{"a":1}'] * 4
-    assert ["response_format" in body for body in server.bodies] == [True, False] * 4
+    # Asked for in vain once, and then no more.
+    assert ["response_format" in body for body in server.bodies] == [True, *[False] * 4]
     told = [body["messages"][0]["content"] for body in server.bodies]
     assert len(set(told)) == 1
     assert "# Format" in told[0]

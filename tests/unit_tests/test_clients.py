@@ -369,7 +369,8 @@ async def test_an_error_in_a_reply(server: Server, way: Way, error: object) -> N
     body = json.dumps({"error": error}).encode()
     server.replies = [events(b'{"a": 1}', body) if way in STREAMED else response(body)]
     expected = "engine died" if way in WHOLE or isinstance(error, dict) else "error"
-    with pytest.raises(openai.APIError, match=expected), explained(server.url, ""):
+    message = rf"the server at {server.url} sent an error \(.*{expected}.*\): see the server's log"
+    with pytest.raises(openai.APIError, match=message), explained(server.url, ""):
         await way(server.connection())
 
 

@@ -212,7 +212,12 @@ def test_a_stream_that_breaks_off_loses_nothing() -> None:
 
     assert message.text == "perhaps"
     assert message.usage_metadata is not None
-    assert chunks([]) == []
+
+
+@pytest.mark.parametrize("events", [[], [{"choices": []}], [{"event": "error", "detail": "full"}]])
+def test_a_stream_without_anything_is_an_error(events: list[dict[str, Any]]) -> None:
+    with pytest.raises(ReplyError, match="ended before anything of an answer came"):
+        chunks(events)
 
 
 # Tokens of the reasoning

@@ -266,6 +266,13 @@ def test_a_class_is_a_schema() -> None:
         ),
         ({"tool_choice": "sub"}, {}, "which is none of the tools: there are none"),
         ({"tools": [{"type": "web_search"}]}, {}, "web_search.* only another service runs"),
+        ({"tools": [{"type": "custom", "name": "x"}]}, {}, "'x'.* only another service runs"),
+        ({"tools": [{"googleSearch": {}}]}, {}, "googleSearch.* only another service runs"),
+        (
+            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            {},
+            "web_search.* only another service runs",
+        ),
         ({"response_format": {"type": "regex"}}, {}, "response_format is .*regex.*extra_body"),
         ({"response_format": TOTAL}, {}, "response_format is "),
         ({}, {"sampling": "wild"}, "sampling is 'wild': accepted are default, determin"),
@@ -666,6 +673,15 @@ def test_hosts_get_what_they_accept(url: str, left_out: set[str], body: dict[str
     assert turns(plan)[0] == ("system", FORMAT)
 
 
+def test_a_host_gets_what_the_caller_himself_adds() -> None:
+    fields = {"extra_body": {"do_sample": False, "cache_salt": "a"}}
+    options = options_of()
+    server = server_of(url="https://api.z.ai/api/paas/v4")
+    planned = run(plan(HELLO, options, fields, server, always={"do_sample"}), unasked)
+
+    assert planned.payload["extra_body"] == {"do_sample": False}
+
+
 def test_hosts_that_split_the_reasoning_off() -> None:
     assert planned(server=server_of(url="https://api.z.ai/api/paas/v4")).reading.eager
     assert not planned(server=server_of(url="https://openrouter.ai/api/v1")).reading.eager
@@ -799,9 +815,21 @@ def test_a_refused_budget() -> None:
 def test_a_refused_grammar(refusal: str) -> None:
     attempt = planned(fields={"response_format": AS_JSON})
 
-    assert without(VLLM, refusal, attempt) == replace(VLLM, ids=None)
-    assert without(replace(VLLM, ids=None), refusal, attempt) is None
+    learnt = without(VLLM, refusal, attempt)
+    assert learnt == replace(VLLM, refused=frozenset({attempt.grammar}))
+    assert without(learnt, refusal, attempt) is None
     assert without(VLLM, refusal, planned()) is None
+
+
+def test_a_refused_grammar_is_not_tried_again() -> None:
+    fields = {"boxes": True}
+    refused = replace(VLLM, refused=frozenset({planned(fields=fields).grammar}))
+    plan = planned(fields=fields, server=server_of(refused))
+
+    assert not plan.grammar
+    assert "response_format" not in plan.payload["extra_body"]
+    assert turns(plan)[0] == ("system", BOXES)  # told in words instead
+    assert planned(fields={"response_format": AS_JSON}, server=server_of(refused)).grammar
 
 
 def test_another_refusal_tells_nothing() -> None:
