@@ -9,7 +9,7 @@ Questions are yielded and answers sent in, so that sync and async callers share 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -18,6 +18,8 @@ from langchain_glm4v.profiles import Host
 from langchain_glm4v.server.probes import CONVERSATION
 
 Result = TypeVar("Result")
+
+_TOKENS_OF_THINKING = 4  # the tag, perhaps a line break, and a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Abilities:
         continues: Whether it continues an answer that the prompt begins.
         budget: Whether it ends a thinking that becomes too long.
         refused: Keys of the grammars that it could not read.
+        parses: Whether it takes the reasoning off the output by itself, as `--reasoning-parser`
+            lets it: a grammar then binds only what follows the thinking. None: not looked up yet.
         settled: Whether it answered all that it was asked; else it is worth asking again.
     """
 
@@ -66,6 +70,7 @@ class Abilities:
     continues: bool = False
     budget: bool = False
     refused: frozenset[str] = frozenset()
+    parses: bool | None = None
     settled: bool = True
 
 
@@ -99,6 +104,25 @@ def look_up(model: str, host: Host | None) -> Steps[Abilities]:
         budget=True,
         settled=not any(answer is FAILED for answer in (models, prompt, tags)),
     )
+
+
+def look_for_parser(model: str, abilities: Abilities) -> Steps[Abilities]:
+    """Find out whether the server parses the reasoning.
+
+    Nothing but an answer shows it, if one of a few tokens. So it is asked only once a grammar is
+    wanted.
+    """
+    request = {
+        "model": model,
+        "messages": CONVERSATION[-1:],
+        "max_tokens": _TOKENS_OF_THINKING,
+        "temperature": 0,
+    }
+    reply = yield Question("/v1/chat/completions", request)
+    match reply:
+        case {"choices": [{"message": {"reasoning": str(text)}}, *_]} if text:
+            return replace(abilities, parses=True)
+    return abilities if reply is FAILED else replace(abilities, parses=False)
 
 
 def _context(model: str, models: Answer) -> int | None:

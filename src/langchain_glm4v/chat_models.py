@@ -41,7 +41,16 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from langchain_glm4v import counting, profiles, structured
 from langchain_glm4v._version import __version__
-from langchain_glm4v.abilities import Abilities, Answer, Question, Steps, arun, look_up, run
+from langchain_glm4v.abilities import (
+    Abilities,
+    Answer,
+    Question,
+    Steps,
+    arun,
+    look_for_parser,
+    look_up,
+    run,
+)
 from langchain_glm4v.call_errors import ServerUnreachableError
 from langchain_glm4v.calls import RunningStream, first, second
 from langchain_glm4v.clients import (
@@ -580,15 +589,19 @@ class ChatGLM4V(BaseChatOpenAI):
         given = {**(self.extra_body or {}), **(kwargs.get("extra_body") or {})}
         body = {**defaults["extra_body"], **given}
         body |= {name: fields.pop(name) for name in _BODY_FIELDS if fields.get(name) is not None}
-        server = yield from self._server(fields["model"], abilities)
+        server = yield from self._server(fields["model"], abilities, for_form=options.has_form)
         fields["extra_body"] = body
         return (yield from plan_request(messages, options, fields, server, fit=fit, always=given))
 
-    def _server(self, model: str, abilities: Abilities | None = None) -> Steps[RequestServer]:
+    def _server(
+        self, model: str, abilities: Abilities | None = None, *, for_form: bool = False
+    ) -> Steps[RequestServer]:
         host = profiles.find_host(self.openai_api_base)
         if abilities is None:
             key = self._abilities_key(model)
             abilities = _abilities.get(key) or (yield from look_up(model, host))
+            if for_form and abilities.ids is not None and abilities.parses is None:
+                abilities = yield from look_for_parser(model, abilities)
             if abilities.settled:
                 _abilities[key] = abilities
         profile = profiles.find(model) or profiles.UNKNOWN

@@ -22,7 +22,12 @@ _BLANKS = 1
 
 
 def response_format(
-    answer: Format, ids: Mapping[str, int], *, thinking: bool, budget: int | None = None
+    answer: Format,
+    ids: Mapping[str, int],
+    *,
+    thinking: bool,
+    budget: int | None = None,
+    parsed: bool = False,
 ) -> dict[str, Any]:
     """The value of `response_format` for an answer.
 
@@ -31,11 +36,21 @@ def response_format(
         ids: Token id of each of `TAGS`.
         thinking: Whether the model thinks first; False if the prompt ends in `<answer>` already.
         budget: Tokens of thinking, at most; None: no limit.
+        parsed: Whether the server lets the grammar begin only behind the thinking; it binds no
+            budget then.
     """
     if not thinking:
         return {"type": "structural_tag", "format": answer}
+    line_break = {"type": "optional", "content": {"type": "const_string", "value": "\n"}}
+    elements = [line_break, _token(ids["<answer>"]), answer]
+    if not parsed:
+        elements.insert(0, _thought(ids, budget))
+    return {"type": "structural_tag", "format": {"type": "sequence", "elements": elements}}
+
+
+def _thought(ids: Mapping[str, int], budget: int | None) -> Format:
     limit = {} if budget is None else {"max_tokens": budget}
-    thought: Format = {
+    return {
         "type": "tag",
         "begin": _token(ids["<think>"]),
         "content": {
@@ -45,9 +60,6 @@ def response_format(
         },
         "end": _token(ids["</think>"]),
     }
-    line_break = {"type": "optional", "content": {"type": "const_string", "value": "\n"}}
-    elements = [thought, line_break, _token(ids["<answer>"]), answer]
-    return {"type": "structural_tag", "format": {"type": "sequence", "elements": elements}}
 
 
 def json_answer(schema: Schema) -> Format:

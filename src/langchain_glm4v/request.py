@@ -106,6 +106,11 @@ class Options:
         """Whether the model may call a tool."""
         return bool(self.tools) and self.choice.kind != "none"
 
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer is to have a form that a grammar can bind it to."""
+        return self.may_call or self.schema is not None or bool(self.choices) or self.boxes
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -349,7 +354,10 @@ def _steering(
             abilities.ids,
             thinking=options.thinking == "auto",
             budget=options.thinking_budget,
+            parsed=bool(abilities.parses),
         )
+        if abilities.parses and options.thinking_budget is not None and not given:
+            extras["thinking_token_budget"] = options.thinking_budget
         words = calls and not must_call and options.schema is None
         reading = Reading(
             given=NO_THINKING if given else "",
@@ -392,11 +400,15 @@ def _no_thinking(server: Server) -> dict[str, Any]:
 
 def _answer_format(options: Options, server: Server) -> grammar.Format | None:
     """The form that a grammar binds the answer to; None if none does."""
-    ids = server.abilities.ids
+    abilities = server.abilities
+    ids = abilities.ids
     if ids is None or not server.profile.answer_tag:
         return None
+    # Behind a parser, the grammar cannot keep the budget.
+    if abilities.parses and options.thinking_budget is not None and not abilities.budget:
+        return None
     form = _wanted_format(options, ids)
-    return None if form is None or _key(form) in server.abilities.refused else form
+    return None if form is None or _key(form) in abilities.refused else form
 
 
 def _key(form: grammar.Format) -> str:

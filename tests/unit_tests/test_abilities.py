@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from langchain_glm4v.abilities import Abilities, Answer, Question, Steps, arun, look_up, run
+from langchain_glm4v.abilities import (
+    FAILED,
+    Abilities,
+    Answer,
+    Question,
+    Steps,
+    arun,
+    look_for_parser,
+    look_up,
+    run,
+)
 from langchain_glm4v.grammar import TAGS
 from langchain_glm4v.profiles import HOSTS
 from langchain_glm4v.server.probes import CONVERSATION
@@ -119,6 +129,24 @@ def test_known_services_are_not_asked() -> None:
 )
 def test_a_server_that_does_not_tell_its_limit(vllm: Ask, models: Answer) -> None:
     assert found(changed(vllm, "/v1/models", models)).context_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "parses"),
+    [
+        ({"choices": [{"message": {"content": None, "reasoning": "I"}}]}, True),
+        ({"choices": [{"message": {"content": "<think>I look", "reasoning": None}}]}, False),
+        ({"choices": [{"message": {"content": "Hi."}}]}, False),
+        (None, False),
+        (FAILED, None),
+    ],
+)
+def test_a_server_that_parses_the_reasoning(
+    vllm: Ask, reply: Answer, *, parses: bool | None
+) -> None:
+    ask = changed(vllm, "/v1/chat/completions", reply)
+
+    assert run(look_for_parser("glm", Abilities()), ask) == Abilities(parses=parses)
 
 
 async def test_async_callers_ask_the_same(vllm: Any) -> None:

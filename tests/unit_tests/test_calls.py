@@ -160,6 +160,23 @@ async def test_media_are_read_beside_the_event_loop(
     assert threading.get_ident() not in readers
 
 
+# --- a parser ---
+
+
+async def test_a_parser_is_looked_for_once_and_only_for_an_answer_with_a_form(
+    writer: type[Any], vllm: Any
+) -> None:
+    model = writer(vllm, JSON).model()
+    await in_every_way(model)
+    assert probes(vllm) == 0
+    await in_every_way(model, response_format=SCHEMA)
+    assert probes(vllm) == 1
+
+
+def probes(vllm: Any) -> int:
+    return [question.path for question in vllm.asked].count("/v1/chat/completions")
+
+
 # --- refusals ---
 
 SCHEMA = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "title": "A"}}}

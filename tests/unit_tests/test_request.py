@@ -635,6 +635,33 @@ def test_json_of_later_models() -> None:
     assert turns(together)[0] == ("system", FORMAT)
 
 
+# --- servers that parse the reasoning ---
+
+PARSES = replace(VLLM, parses=True)
+
+
+def test_behind_a_parser_the_grammar_has_no_thinking() -> None:
+    fields = {"response_format": AS_JSON}
+    body = planned(fields=fields, server=server_of(PARSES)).payload["extra_body"]
+    first, *_ = body["response_format"]["format"]["elements"]
+
+    assert first["type"] == "optional"  # the line break before the answer
+    assert "thinking_token_budget" not in body
+
+
+def test_behind_a_parser_the_server_keeps_the_budget() -> None:
+    fields = {"response_format": AS_JSON}
+    kept = planned(fields=fields, server=server_of(PARSES), thinking_budget=7)
+    two_rounds = planned(
+        fields=fields, server=server_of(replace(PARSES, budget=False)), thinking_budget=7
+    )
+
+    assert kept.grammar
+    assert kept.payload["extra_body"]["thinking_token_budget"] == 7
+    assert not two_rounds.grammar
+    assert two_rounds.budget == 7
+
+
 # --- hosts ---
 
 
