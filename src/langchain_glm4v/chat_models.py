@@ -78,6 +78,7 @@ from langchain_glm4v.server import registry
 from langchain_glm4v.server.options import ServerOptions
 from langchain_glm4v.server.registry import Lease
 from langchain_glm4v.two_rounds import joined
+from langchain_glm4v.uploads import Uploads
 
 Sent = TypeVar("Sent")
 
@@ -95,6 +96,10 @@ _DECIDED_BY_SERVER = {"model_name", "base_url", "openai_api_base", "api_key", "o
 
 # What servers can do, by address, key and model: found out at the first request.
 _abilities: dict[tuple[str, str, str], Abilities] = {}
+# The media that they have, likewise.
+_uploads: dict[tuple[str, str, str], Uploads] = {}
+# What a server may answer that has forgotten a medium, or does not go by names.
+_MAY_MISS_MEDIA = (openai.BadRequestError, openai.InternalServerError)
 
 
 class ChatGLM4V(BaseChatOpenAI):
@@ -647,7 +652,7 @@ class ChatGLM4V(BaseChatOpenAI):
         while True:
             plan = run(self._plan(messages, stop, kwargs, abilities), self._ask)
             try:
-                return plan, send(self.root_client, first(plan))
+                return plan, self._sent(send, first(plan))
             except openai.BadRequestError as error:
                 abilities = self._learn(error, plan, abilities)
 
@@ -666,9 +671,49 @@ class ChatGLM4V(BaseChatOpenAI):
             steps = self._plan(messages, stop, kwargs, abilities)
             plan = await arun(steps, self._aask, in_thread=has_media)
             try:
-                return plan, await send(self.root_async_client.current, first(plan))
+                return plan, await self._asent(send, first(plan))
             except openai.BadRequestError as error:
                 abilities = self._learn(error, plan, abilities)
+
+    def _sent(
+        self,
+        send: Callable[[openai.OpenAI, Mapping[str, Any]], Sent],
+        payload: Mapping[str, Any],
+    ) -> Sent:
+        """Send a request, without the media that the server has already."""
+        uploads = self._uploads(payload)
+        light = uploads.without_known(payload)
+        try:
+            reply = send(self.root_client, light)
+        except _MAY_MISS_MEDIA as error:
+            if light is payload:
+                raise
+            reply = send(self.root_client, payload)
+            uploads.note_missed(str(error))
+        uploads.note_sent(payload)
+        return reply
+
+    async def _asent(
+        self,
+        send: Callable[[openai.AsyncOpenAI, Mapping[str, Any]], Awaitable[Sent]],
+        payload: Mapping[str, Any],
+    ) -> Sent:
+        """As `_sent`."""
+        uploads = self._uploads(payload)
+        light = uploads.without_known(payload)
+        client = self.root_async_client.current
+        try:
+            reply = await send(client, light)
+        except _MAY_MISS_MEDIA as error:
+            if light is payload:
+                raise
+            reply = await send(client, payload)
+            uploads.note_missed(str(error))
+        uploads.note_sent(payload)
+        return reply
+
+    def _uploads(self, payload: Mapping[str, Any]) -> Uploads:
+        return _uploads.setdefault(self._abilities_key(payload["model"]), Uploads())
 
     def _ask(self, question: Question) -> Answer:
         return ask(self.root_client, question)
@@ -703,7 +748,7 @@ class ChatGLM4V(BaseChatOpenAI):
         with self._explained():
             plan, (reply, headers) = self._begun(complete, messages, stop, kwargs)
             if (following := second(plan, reply)) is not None:
-                reply = joined(reply, complete(self.root_client, following)[0])
+                reply = joined(reply, self._sent(complete, following)[0])
         return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
 
     async def _agenerate(
@@ -716,8 +761,7 @@ class ChatGLM4V(BaseChatOpenAI):
         with self._explained():
             plan, (reply, headers) = await self._abegun(acomplete, messages, stop, kwargs)
             if (following := second(plan, reply)) is not None:
-                client = self.root_async_client.current
-                reply = joined(reply, (await acomplete(client, following))[0])
+                reply = joined(reply, (await self._asent(acomplete, following))[0])
         return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
 
     def _stream(
@@ -748,7 +792,7 @@ class ChatGLM4V(BaseChatOpenAI):
                         break
             if (following := running.second()) is None:
                 break
-            events = stream(self.root_client, following)
+            events = self._sent(stream, following)
         yield from running.rest()
 
     async def _astream(
@@ -780,7 +824,7 @@ class ChatGLM4V(BaseChatOpenAI):
                         break
             if (following := running.second()) is None:
                 break
-            events = await astream(self.root_async_client.current, following)
+            events = await self._asent(astream, following)
         for chunk in running.rest():
             yield chunk
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
-from langchain_glm4v import counting, grammar, two_rounds
+from langchain_glm4v import counting, grammar, two_rounds, uploads
 from langchain_glm4v.abilities import Abilities, Question, Steps
 from langchain_glm4v.call_errors import ContextLengthError
 from langchain_glm4v.conversation import fold, prune_images
@@ -272,6 +272,8 @@ def plan(
         "messages": wire,
         "extra_body": {"top_k": preset.top_k, **extras, **(fields.get("extra_body") or {})},
     }
+    if server.abilities.is_vllm:
+        payload["messages"] = uploads.named(wire, payload["extra_body"].get("cache_salt"))
     first = 0 if client_budget is None else two_rounds.length(client_budget)
     if fit:
         payload = yield from _fitted(payload, server, first)

@@ -28,6 +28,11 @@ def is_picture(part: Part) -> bool:
     return bool(part["type"] == "image_url")
 
 
+def is_medium(part: Part) -> bool:
+    """Whether a part is a picture or a video."""
+    return part["type"] in ("image_url", "video_url")
+
+
 def joined(parts: Iterable[Part]) -> list[Part]:
     """The same with neighbouring texts as one."""
     result: list[Part] = []

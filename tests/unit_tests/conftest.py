@@ -190,3 +190,4 @@ def writer() -> type[Writer]:
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of any server."""
     monkeypatch.setattr(chat_models, "_abilities", {})
+    monkeypatch.setattr(chat_models, "_uploads", {})
