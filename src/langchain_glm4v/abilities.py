@@ -54,6 +54,7 @@ class Abilities:
             endless repetition.
         continues: Whether it continues an answer that the prompt begins.
         budget: Whether it ends a thinking that becomes too long.
+        frames: Whether it takes a video as frames, and the request's word on their seconds.
         settled: Whether it answered all that it was asked; else it is worth asking again.
     """
 
@@ -63,6 +64,7 @@ class Abilities:
     is_vllm: bool = False
     continues: bool = False
     budget: bool = False
+    frames: bool = False
     settled: bool = True
 
 
@@ -94,6 +96,7 @@ def look_up(model: str, host: Host | None) -> Steps[Abilities]:
         # A template that prints lists would print the beginning of the answer as one.
         continues=renders,
         budget=True,
+        frames=True,
         settled=not any(answer is FAILED for answer in (models, prompt, tags)),
     )
 
