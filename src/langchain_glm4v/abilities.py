@@ -60,6 +60,7 @@ class Abilities:
         refused: Keys of the grammars that it could not read.
         parses: Whether it takes the reasoning off the output by itself, as `--reasoning-parser`
             lets it: a grammar then binds only what follows the thinking. None: not looked up yet.
+        frames: Whether it takes a video as frames, and the request's word on their seconds.
         settled: Whether it answered all that it was asked; else it is worth asking again.
     """
 
@@ -71,6 +72,7 @@ class Abilities:
     budget: bool = False
     refused: frozenset[str] = frozenset()
     parses: bool | None = None
+    frames: bool = False
     settled: bool = True
 
 
@@ -102,6 +104,7 @@ def look_up(model: str, host: Host | None) -> Steps[Abilities]:
         # A template that prints lists would print the beginning of the answer as one.
         continues=renders,
         budget=True,
+        frames=True,
         settled=not any(answer is FAILED for answer in (models, prompt, tags)),
     )
 

@@ -150,6 +150,12 @@ class ChatGLM4V(BaseChatOpenAI):
         pictures travel in the request. `http(s)://` URLs stay for the server to fetch, which a
         managed server does not do.
 
+    Video input:
+        `{"type": "video", …}` with `path`, `url` or `base64`, and vLLM's
+        `{"type": "video_url", …}`: one in a request. Options beside them: `fps` (default 2),
+        `num_frames`, `start` and `end` in seconds, `max_tokens`. The model reads the second of each
+        two frames, so ask it "at which second". See `media.video`.
+
     Output:
         `additional_kwargs["reasoning_content"]` and a `reasoning` block in `content_blocks` hold
         the thinking, `additional_kwargs["boxes"]` the text of each box of the answer, and
@@ -385,7 +391,7 @@ class ChatGLM4V(BaseChatOpenAI):
             tool_choice=True,
             tool_call_streaming=True,
             structured_output=True,
-            video_inputs=False,
+            video_inputs=True,
             audio_inputs=False,
         )
 

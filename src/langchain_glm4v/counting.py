@@ -7,19 +7,38 @@ import json
 from collections.abc import Sequence
 
 from langchain_glm4v.media import image, source
-from langchain_glm4v.media.budget import MAX_IMAGE_TOKENS, image_tokens
-from langchain_glm4v.turns import Part, Turn, is_picture, joined, parts_of, text_part
+from langchain_glm4v.media.budget import MAX_IMAGE_TOKENS, MAX_VIDEO_TOKENS, image_tokens
+from langchain_glm4v.media.video import MAX_FRAMES
+from langchain_glm4v.turns import (
+    Part,
+    Turn,
+    VideoPart,
+    is_picture,
+    is_video,
+    joined,
+    parts_of,
+    text_part,
+)
 
 PICTURE = "<|begin_of_image|><|image|><|end_of_image|>"
 """What the template writes for a picture: three tokens, the middle one repeated for its cells."""
 
+VIDEO, VIDEO_END = "<|begin_of_video|>", "<|end_of_video|>"
+"""What stands around a video; between them vLLM writes a picture and a second for each two frames,
+where the template has but one token."""
+
 _PICTURE_TOKENS = 3
+_VIDEO_MARKS = 2
+_SECOND_TOKENS = 5  # digits of a second, at most
+_LONGEST_VIDEO = (
+    MAX_VIDEO_TOKENS + _VIDEO_MARKS + MAX_FRAMES // 2 * (_PICTURE_TOKENS - 1 + _SECOND_TOKENS)
+)
 _PROMPT_TOKENS = 4  # [gMASK] <sop> at the begin, <|assistant|> and a line break at the end
 _TURN_TOKENS = 2  # the token of the role, and a line break
 
 
 def masked(wire: Sequence[Turn]) -> tuple[list[Turn], int]:
-    """Write pictures as the text that the template makes of them.
+    """Write pictures and videos as the text that becomes of them in the prompt.
 
     vLLM's `/tokenize` then counts the conversation without a picture being sent or decoded.
 
@@ -27,21 +46,21 @@ def masked(wire: Sequence[Turn]) -> tuple[list[Turn], int]:
         wire: Messages of a request, as `to_wire` returns them.
 
     Returns:
-        The messages without pictures, and the tokens to add to their count. A picture that the
-        server would fetch counts as the largest one, 6,144 tokens.
+        The messages without media, and the tokens to add to their count. A picture that the server
+        would fetch counts as the largest one, 6,144 tokens; a video so as the longest.
 
     Raises:
         UnsupportedMediaError: If a `data:` URL holds no picture.
     """
-    pictures = [cost for turn in wire for part in parts_of(turn) if (cost := _cost(part))]
+    extra = sum(_masked(part)[1] for turn in wire for part in parts_of(turn))
     turns = [
         turn
         if isinstance(turn["content"], str)
         # Joined, because vLLM puts a line break between texts of a tool turn.
-        else {**turn, "content": joined(map(_masked, turn["content"]))}
+        else {**turn, "content": joined(_masked(part)[0] for part in turn["content"])}
         for turn in wire
     ]
-    return turns, sum(pictures) - len(pictures)
+    return turns, extra
 
 
 def upper_bound(wire: Sequence[Turn]) -> int:
@@ -65,19 +84,29 @@ def upper_bound(wire: Sequence[Turn]) -> int:
 
 
 def _upper_bound(part: Part) -> int:
-    if cost := _cost(part):
-        return _PICTURE_TOKENS - 1 + cost
+    if is_picture(part):
+        return _PICTURE_TOKENS - 1 + _picture_cost(part)
+    if is_video(part):
+        return part.clip.prompt_tokens if isinstance(part, VideoPart) else _LONGEST_VIDEO
     return len(part["text"].encode("utf-8", "surrogatepass"))
 
 
-def _cost(part: Part) -> int:
-    """Tokens of a picture between its marks; 0 for a text."""
-    if not is_picture(part):
-        return 0
+def _masked(part: Part) -> tuple[Part, int]:
+    """The text of a part, and the tokens to add to those of the text."""
+    if is_picture(part):
+        return text_part(PICTURE), _picture_cost(part) - 1
+    if isinstance(part, VideoPart):
+        clip = part.clip
+        # The seconds with it, for tokenizers differ in how they split numbers.
+        steps = "".join(f"{PICTURE}{second}" for second in clip.stamps)
+        return text_part(f"{VIDEO}{steps}{VIDEO_END}"), clip.tokens - len(clip.stamps)
+    if is_video(part):
+        return text_part(f"{VIDEO}{VIDEO_END}"), _LONGEST_VIDEO - _VIDEO_MARKS
+    return part, 0
+
+
+def _picture_cost(part: Part) -> int:
+    """Tokens of a picture between its marks."""
     url = part["image_url"]["url"]
     remote = source.scheme(url) != "data"
     return MAX_IMAGE_TOKENS if remote else image_tokens(*image.size_of(url))
-
-
-def _masked(part: Part) -> Part:
-    return text_part(PICTURE) if is_picture(part) else part

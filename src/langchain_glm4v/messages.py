@@ -1,6 +1,7 @@
 """LangChain messages into the messages of a chat-completions request.
 
-    HumanMessage, SystemMessage   text and pictures, order kept; a PDF as a picture of each page
+    HumanMessage, SystemMessage   text, pictures and a video, order kept; a PDF as a picture of
+                                  each page; of several videos the last
     AIMessage                     its answer and tool calls: the model wants no past thinking
     ToolMessage                   a user turn with `<tool_response>`, or a tool turn
     ChatMessage                   by its role
@@ -33,10 +34,21 @@ from langchain_core.messages import (
 )
 
 from langchain_glm4v import media_blocks, reasoning, tool_protocol
-from langchain_glm4v.errors import RequestError, UnsupportedMediaError
+from langchain_glm4v.errors import MediaError, RequestError, UnsupportedMediaError
 from langchain_glm4v.media import document, image
+from langchain_glm4v.media.video import Form, clip
 from langchain_glm4v.profiles import CONTROL_TOKENS
-from langchain_glm4v.turns import Part, Turn, joined, picture_part, text_part
+from langchain_glm4v.turns import (
+    Part,
+    Turn,
+    VideoPart,
+    joined,
+    picture_part,
+    text_part,
+    video_part,
+)
+
+VIDEO_LEFT_OUT = "[an earlier video is left out]"
 
 _CONTROL_TOKEN = re.compile("|".join(map(re.escape, (*CONTROL_TOKENS, *tool_protocol.TAGS))))
 _ZERO_WIDTH_SPACE = "\u200b"
@@ -56,29 +68,38 @@ _MEDIA_FORMS = {
     "image_url": 'write {"type": "image_url", "image_url": {"url": …}}',
     "file": "add url, path or base64 of a PDF, a string each",
     "document": 'write {"type": "document", "source": {"type": "base64", "data": …}}',
+    "video": "add url, path or base64, a string each",
+    "video_url": 'write {"type": "video_url", "video_url": {"url": …}}',
 }
 
 
-def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> list[Turn]:
+def to_wire(
+    messages: Sequence[BaseMessage], *, native_tools: bool = False, video: Form = "frames"
+) -> list[Turn]:
     """Convert a conversation.
 
     An assistant turn that has neither an answer nor tool calls, as a cut-off thinking leaves it,
-    is left out: an empty turn would teach the model to say nothing.
+    is left out: an empty turn would teach the model to say nothing. The model takes one video, so
+    the last stays, and a text says where an earlier one was.
 
     Args:
-        messages: The conversation; local pictures and PDFs are read now.
+        messages: The conversation; local pictures, PDFs and videos are read now.
         native_tools: Whether the model's chat template knows tool calls and results. Otherwise they
             are written as text, as `tool_protocol` says.
+        video: How the server is told the seconds of a video: see `media.video`.
 
     Returns:
         The value of `messages` in the request.
 
     Raises:
-        MediaError: If a picture or PDF cannot be sent, or a content block is of another kind.
+        MediaError: If a picture, PDF or video cannot be sent, a content block is of another kind,
+            or several videos follow the last reply.
         RequestError: If a message is of a class that has no place in a conversation, or a
             `ChatMessage` has a role that the chat template does not know.
     """
-    turns = [_turn(message, native_tools) for message in _in_order(messages)]
+    turns = [
+        _turn(message, native_tools, video) for message in _with_one_video(_in_order(messages))
+    ]
     return [
         turn
         for turn in turns
@@ -114,24 +135,49 @@ def _in_order(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     return ordered
 
 
-def _turn(message: BaseMessage, native_tools: bool) -> Turn:
+def _with_one_video(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages with the last of their videos; here, so that the others are not even read."""
+    shown = [
+        (number, place)
+        for number, message in enumerate(messages)
+        if not isinstance(message.content, str)
+        for place, block in enumerate(message.content)
+        if media_blocks.kind_of(block) == "video"
+    ]
+    # A last AIMessage is the begin of a reply that is to be continued.
+    replies = [n for n, m in enumerate(messages[:-1]) if isinstance(m, AIMessage)]
+    asked = sum(number > max(replies, default=-1) for number, _ in shown)
+    if asked > 1:
+        raise MediaError(
+            f"the last turn has {asked} videos, and the model takes one in a request: ask about "
+            "one after the other, or send frames of them as pictures"
+        )
+    result = list(messages)
+    for number, place in shown[:-1]:
+        content = list(result[number].content)
+        content[place] = VIDEO_LEFT_OUT
+        result[number] = result[number].model_copy(update={"content": content})
+    return result
+
+
+def _turn(message: BaseMessage, native_tools: bool, video: Form) -> Turn:
     match message:
         case HumanMessage():
-            return {"role": "user", "content": _content(message.content)}
+            return {"role": "user", "content": _content(message.content, video)}
         case SystemMessage():
-            return {"role": "system", "content": _content(message.content)}
+            return {"role": "system", "content": _content(message.content, video)}
         case ToolMessage() if native_tools:
             return {
                 "role": "tool",
-                "content": _content(message.content),
+                "content": _content(message.content, video),
                 "tool_call_id": message.tool_call_id,
             }
         case AIMessage():
             return _native_turn(message) if native_tools else _assistant_turn(message)
         case ToolMessage() | ChatMessage(role="tool") if not native_tools:
-            return {"role": "user", "content": _result(_content(message.content))}
+            return {"role": "user", "content": _result(_content(message.content, video))}
         case ChatMessage(role=role) if role in _CHAT_ROLES:
-            return {"role": _CHAT_ROLES[role], "content": _content(message.content)}
+            return {"role": _CHAT_ROLES[role], "content": _content(message.content, video)}
         case ChatMessage(role=role):
             raise RequestError(
                 f"a message has the role {role!r}: the model knows {', '.join(_CHAT_ROLES)}"
@@ -193,17 +239,17 @@ def _result(content: str | list[Part]) -> str | list[Part]:
     return joined([text_part(tool_protocol.RESULT), *content, text_part(tool_protocol.RESULT_END)])
 
 
-def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[Part]:
+def _content(content: str | Sequence[str | Mapping[str, Any]], video: Form) -> str | list[Part]:
     if isinstance(content, str):
         return neutralise(content)
     # Joined first, because a control token could be spelled across the gap of two texts.
-    parts = joined([part for block in content for part in _parts(block)])
+    parts = joined([part for block in content for part in _parts(block, video)])
     return [
         text_part(neutralise(part["text"])) if part["type"] == "text" else part for part in parts
     ]
 
 
-def _parts(block: Any) -> list[Part]:
+def _parts(block: Any, video: Form) -> list[Part]:
     if isinstance(block, str):
         return [text_part(block)]
     if not isinstance(block, Mapping):
@@ -215,7 +261,7 @@ def _parts(block: Any) -> list[Part]:
     if kind == "text":
         return [_given_text(block)]
     if (medium := media_blocks.medium(block)) is not None:
-        return [picture_part(url) for url in _picture_urls(medium)]
+        return _medium_parts(medium, video)
     if kind in _MEDIA_FORMS:
         raise UnsupportedMediaError(
             f"a block of type {kind!r} with the keys {', '.join(map(str, block))} has no "
@@ -227,11 +273,17 @@ def _parts(block: Any) -> list[Part]:
     )
 
 
-def _picture_urls(medium: media_blocks.Medium) -> list[str]:
-    if medium.kind == "picture":
-        return [image.to_url(medium.source)]
-    pages = document.pdf_page_images(medium.source)
-    return [image.data_url(page, "image/jpeg") for page in pages]
+def _medium_parts(medium: media_blocks.Medium, video: Form) -> list[Part]:
+    match medium.kind:
+        case "picture":
+            return [picture_part(image.to_url(medium.source))]
+        case "PDF":
+            pages = document.pdf_page_images(medium.source)
+            return [picture_part(image.data_url(page, "image/jpeg")) for page in pages]
+        case "video" if not medium.is_inline and not medium.is_local and not medium.options:
+            return [video_part(str(medium.source))]  # the server fetches all of it
+        case "video":
+            return [VideoPart(clip(medium.source, form=video, **medium.options))]
 
 
 def _given_text(block: Mapping[str, Any]) -> Part:

@@ -76,8 +76,8 @@ def to_files(messages: Sequence[BaseMessage], folder: str | os.PathLike[str]) ->
             its content, is written once, and only its owner may read it.
 
     Returns:
-        Copies of the messages, in which each picture or PDF given as base64 or as a `data:` URL is
-        a block with the absolute `path` of its file. `ChatGLM4V` reads them from there.
+        Copies of the messages, in which each picture, PDF or video given as base64 or as a `data:`
+        URL is a block with the absolute `path` of its file. `ChatGLM4V` reads them from there.
 
     Raises:
         UnsupportedMediaError: If a medium is not valid base64.
@@ -88,7 +88,7 @@ def to_files(messages: Sequence[BaseMessage], folder: str | os.PathLike[str]) ->
 
 
 def media_digest(messages: Sequence[BaseMessage]) -> str:
-    """Hash the content of all pictures and PDFs that messages name only by a local path.
+    """Hash the content of all pictures, PDFs and videos that messages name only by a local path.
 
     Two conversations that look the same can differ in what their files hold, so a cache needs this
     beside the messages.
@@ -152,7 +152,7 @@ def _with_file(block: Any, folder: Path) -> Any:
     if medium is None or not medium.is_inline:
         return block
     kept = {key: value for key, value in block.items() if key not in media_blocks.KEYS}
-    kind = "file" if medium.kind == "PDF" else "image"
+    kind = {"PDF": "file", "picture": "image", "video": "video"}[medium.kind]
     return {**kept, "type": kind, "path": str(_store(medium.read(), folder))}
 
 

@@ -38,6 +38,7 @@ from langchain_glm4v.tool_protocol import (
     format_prompt,
     tools_prompt,
 )
+from langchain_glm4v.turns import Turn, VideoPart, parts_of
 
 NO_THINKING = "<think></think><answer>"
 # Tokens in a pattern, and how often it follows itself: at least 160 tokens of nothing new.
@@ -246,9 +247,13 @@ def plan(
         UnsupportedByServerError: The server cannot do what the options ask for.
         MediaError: A picture cannot be sent.
     """
-    wire = to_wire(messages, native_tools=server.profile.native_tools)
+    wire = to_wire(
+        messages,
+        native_tools=server.profile.native_tools,
+        video="frames" if server.abilities.frames else "mp4",
+    )
     if not server.fetches:
-        _refuse_remote_pictures(wire)
+        _refuse_remote_media(wire)
     form = _answer_format(options, server)
     wire = prune_images(
         _instructed(wire, options, server, is_bound=form is not None), options.max_images
@@ -270,7 +275,12 @@ def plan(
         **{name: value for name, value in fields.items() if value is not None},
         **_native_tools(options, server),
         "messages": wire,
-        "extra_body": {"top_k": preset.top_k, **extras, **(fields.get("extra_body") or {})},
+        "extra_body": {
+            "top_k": preset.top_k,
+            **extras,
+            **_seconds_of_video(wire),
+            **(fields.get("extra_body") or {}),
+        },
     }
     if server.abilities.is_vllm:
         payload["messages"] = uploads.named(wire, payload["extra_body"].get("cache_salt"))
@@ -287,17 +297,24 @@ def plan(
     )
 
 
-def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Raise for a picture that the server would have to fetch; a managed one fetches nothing."""
-    for message in messages:
-        parts = message["content"] if isinstance(message["content"], list) else []
-        for part in parts:
-            url = part.get("image_url", {}).get("url", "")
-            if url.lower().startswith(("http://", "https://")):
-                raise MediaError(
-                    f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
-                    "download the picture and give its path or base64"
-                )
+def _refuse_remote_media(wire: Sequence[Turn]) -> None:
+    """Raise for what the server would have to fetch; a managed one fetches nothing."""
+    for part in (part for turn in wire for part in parts_of(turn)):
+        kind = {"image_url": "picture", "video_url": "video"}.get(part["type"])
+        url = part[part["type"]]["url"] if kind else ""
+        if url.lower().startswith(("http://", "https://")):
+            raise MediaError(
+                f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
+                f"download the {kind} and give its path or base64"
+            )
+
+
+def _seconds_of_video(wire: Sequence[Turn]) -> dict[str, Any]:
+    """The field that tells the server when the frames of a video are shown."""
+    for part in (part for turn in wire for part in parts_of(turn)):
+        if isinstance(part, VideoPart) and part.clip.media_io_kwargs:
+            return {"media_io_kwargs": {"video": dict(part.clip.media_io_kwargs)}}
+    return {}
 
 
 def _instructed(
@@ -517,6 +534,8 @@ def without(abilities: Abilities, refusal: str, attempt: Plan) -> Abilities | No
     text = refusal.lower()
     if "thinking_token_budget" in text and abilities.budget:
         return replace(abilities, budget=False)
+    if "media_io_kwargs" in text and abilities.frames:
+        return replace(abilities, frames=False)
     said = ("structural", "response_format", "grammar", "guided", "structured")
     new = attempt.grammar and attempt.grammar not in abilities.refused
     if new and any(word in text for word in said):

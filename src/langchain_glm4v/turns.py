@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from langchain_glm4v.media.video import Clip
+
 Turn: TypeAlias = dict[str, Any]
 Part: TypeAlias = dict[str, Any]
 
@@ -17,6 +19,23 @@ def picture_part(url: str) -> Part:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+class VideoPart(dict[str, Any]):
+    """A video on the wire, which also knows what it costs and what the request must say of it.
+
+    Attributes:
+        clip: The video that is sent.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__(video_part(clip.url))
+        self.clip = clip
+
+
+def video_part(url: str) -> Part:
+    """Write a video that the server knows how to read, or fetches."""
+    return {"type": "video_url", "video_url": {"url": url}}
+
+
 def parts_of(turn: Turn) -> list[Part]:
     """Content of a turn as a list, also where it is a string."""
     content = turn["content"]
@@ -28,9 +47,14 @@ def is_picture(part: Part) -> bool:
     return bool(part["type"] == "image_url")
 
 
+def is_video(part: Part) -> bool:
+    """Whether a part is a video."""
+    return bool(part["type"] == "video_url")
+
+
 def is_medium(part: Part) -> bool:
     """Whether a part is a picture or a video."""
-    return part["type"] in ("image_url", "video_url")
+    return is_picture(part) or is_video(part)
 
 
 def joined(parts: Iterable[Part]) -> list[Part]:

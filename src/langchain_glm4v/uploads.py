@@ -13,6 +13,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from langchain_glm4v.turns import Part, Turn, is_medium, parts_of
@@ -42,7 +43,9 @@ def _named(part: Part, key: bytes) -> Part:
     url = part[part["type"]]["url"] if is_medium(part) else ""
     if not url.startswith("data:"):
         return part
-    return {**part, "uuid": hashlib.blake2b(url.encode(), key=key, digest_size=16).hexdigest()}
+    named_part = copy(part)  # of its own class, which may know more of the medium
+    named_part["uuid"] = hashlib.blake2b(url.encode(), key=key, digest_size=16).hexdigest()
+    return named_part
 
 
 class Uploads:

@@ -37,7 +37,7 @@ def image_tokens(width: int, height: int, *, max_tokens: int = MAX_IMAGE_TOKENS)
     Raises:
         MediaError: If one side is more than 200 times the other.
     """
-    return _cells(_FRAMES_PER_STEP, width, height, max_tokens)
+    return math.prod(_grid(_FRAMES_PER_STEP, width, height, max_tokens))
 
 
 def video_tokens(
@@ -62,11 +62,34 @@ def video_tokens(
             f"a video of {frames} frames cannot be sent: give at least {_FRAMES_PER_STEP}, or send "
             "a single frame as a picture"
         )
-    return math.ceil(frames / _FRAMES_PER_STEP) * _cells(frames, width, height, max_tokens)
+    steps = math.ceil(frames / _FRAMES_PER_STEP)
+    return steps * math.prod(_grid(frames, width, height, max_tokens))
 
 
-def _cells(frames: int, width: int, height: int, max_tokens: int) -> int:
-    """Cells in one frame, after resizing."""
+def video_size(
+    frames: int, width: int, height: int, *, max_tokens: int = MAX_VIDEO_TOKENS
+) -> tuple[int, int]:
+    """Size to which the model's processor scales the frames of a video.
+
+    Args:
+        frames: Frames that are sent, 2 or more.
+        width: Pixels.
+        height: Pixels.
+        max_tokens: Tokens of all frames, at most.
+
+    Returns:
+        Width and height in pixels, multiples of 28. Frames of this size, in even number, are not
+        scaled again.
+
+    Raises:
+        MediaError: If one side is more than 200 times the other.
+    """
+    columns, rows = _grid(frames, width, height, max_tokens)
+    return columns * CELL, rows * CELL
+
+
+def _grid(frames: int, width: int, height: int, max_tokens: int) -> tuple[int, int]:
+    """Columns and rows of cells in one frame, after resizing."""
     sides = [width, height]
     if min(sides) < CELL:
         scale = max(CELL / side for side in sides)
@@ -87,4 +110,4 @@ def _cells(frames: int, width: int, height: int, max_tokens: int) -> int:
     elif resized < _MIN_PIXELS:
         grow = math.sqrt(_MIN_PIXELS / pixels)
         columns, rows = (math.ceil(side * grow / CELL) for side in sides)
-    return columns * rows
+    return columns, rows

@@ -5,6 +5,8 @@ import binascii
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -53,10 +55,28 @@ def read(source: Source, kind: str) -> bytes:
         case "":
             return _read_file(os.fspath(source), kind)
         case _:
-            raise UnsupportedMediaError(
-                f"cannot read a {kind} from {shown(source)}: give a local path, a file:// URL, "
-                "or its bytes in base64"
-            )
+            raise _unreadable(source, kind)
+
+
+def local_file(source: Source, kind: str) -> Path:
+    """Find a local file, for decoders that open it themselves.
+
+    Args:
+        source: A path or a `file://` URL.
+        kind: What it should be, for error messages.
+
+    Raises:
+        MediaNotFoundError: If the path leads nowhere.
+        UnsupportedMediaError: If the path is no regular file, or `source` is another URL.
+        MediaError: If the file has more than `MAX_BYTES` bytes, or cannot be read.
+    """
+    match scheme(source):
+        case "file":
+            return _checked(_path_of(str(source)), kind)
+        case "":
+            return _checked(os.fspath(source), kind)
+        case _:
+            raise _unreadable(source, kind)
 
 
 def decode_data_url(url: str, kind: str) -> bytes:
@@ -95,10 +115,23 @@ def _path_of(url: str) -> str:
     return url2pathname(parts.path)
 
 
+def _unreadable(source: Source, kind: str) -> UnsupportedMediaError:
+    return UnsupportedMediaError(
+        f"cannot read a {kind} from {shown(source)}: give a local path, a file:// URL, or its "
+        "bytes in base64"
+    )
+
+
 def _read_file(path: str, kind: str) -> bytes:
+    file = _checked(path, kind)
+    with _explained(path, kind):
+        return file.read_bytes()
+
+
+def _checked(path: str, kind: str) -> Path:
     origin = shown(path)
-    try:
-        file = Path(path).expanduser()
+    with _explained(path, kind):
+        file = Path(path).expanduser().absolute()
         found = file.stat()
         # Devices and pipes may never end, so only regular files are read.
         if not stat.S_ISREG(found.st_mode):
@@ -108,7 +141,15 @@ def _read_file(path: str, kind: str) -> bytes:
                 f"{origin} has {found.st_size} bytes, more than the {MAX_BYTES} that a {kind} "
                 "may have: save it smaller first"
             )
-        return file.read_bytes()
+    return file
+
+
+@contextmanager
+def _explained(path: str, kind: str) -> Iterator[None]:
+    """Around what touches a file: errors name it."""
+    origin = shown(path)
+    try:
+        yield
     except MediaError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:

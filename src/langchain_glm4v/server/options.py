@@ -141,10 +141,15 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
     given = [str(part) for pair in arguments.items() if pair[1] is not None for part in pair]
     # Compiling for a CPU takes minutes at start; it doubles the speed, which long runs may prefer.
     eager = ["--enforce-eager"] if engine.for_cpu else []
+    # Lets a request say when the frames of its video are shown. It also lets a request change how
+    # much is decoded, and so take much memory. That harms nobody here: the server listens on the
+    # loopback interface, and none but this program has its random key.
+    trusted = ["--trust-request-mm-kwargs"]
     return [
         *(sys.executable, "-P", str(ENTRYPOINT), "serve", checkpoint.location),
         *given,
         *eager,
+        *trusted,
         "--disable-uvicorn-access-log",
         *options.extra_args,
     ]
