@@ -8,11 +8,11 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from langchain_glm4v.media.source import Source, read, scheme
+from langchain_glm4v.media.source import Source, is_remote, read, scheme
 
 KEYS = frozenset({"base64", "url", "path", "image_url", "source", "file"})
 """Keys of a block that hold a medium, or lead to it."""
@@ -48,13 +48,21 @@ class Medium:
         """Whether the content is in a file of this machine."""
         return scheme(self.source) in ("", "file")
 
-    def read(self) -> bytes:
-        """Read the content of an inline or a local medium.
+    @property
+    def is_remote(self) -> bool:
+        """Whether the content is in the network."""
+        return is_remote(self.source)
+
+    def read(self, *, allow_hosts: Collection[str] = ()) -> bytes:
+        """Read the content; that of a remote medium is fetched.
+
+        Args:
+            allow_hosts: Hosts that may be fetched from though they are not public.
 
         Raises:
             MediaError: If it cannot be read.
         """
-        return read(self.source, self.kind)
+        return read(self.source, self.kind, allow_hosts=allow_hosts)
 
 
 def medium(block: Any) -> Medium | None:

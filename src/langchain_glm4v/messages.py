@@ -17,7 +17,8 @@ the first character of such a string: it reads the same and stays text.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -35,6 +36,7 @@ from langchain_core.messages import (
 from langchain_glm4v import media_blocks, reasoning, tool_protocol
 from langchain_glm4v.errors import RequestError, UnsupportedMediaError
 from langchain_glm4v.media import document, image
+from langchain_glm4v.media.source import shown
 from langchain_glm4v.profiles import CONTROL_TOKENS
 from langchain_glm4v.turns import Part, Turn, joined, picture_part, text_part
 
@@ -59,16 +61,33 @@ _MEDIA_FORMS = {
 }
 
 
-def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> list[Turn]:
+@dataclass(frozen=True)
+class Urls:
+    """What becomes of media in the network.
+
+    Attributes:
+        fetched: Whether they are fetched here. If not, the URL of a picture goes to the server as
+            it is; a PDF is fetched in any case, for its pages are what is sent.
+        allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
+    """
+
+    fetched: bool = True
+    allow_hosts: Collection[str] = ()
+
+
+def to_wire(
+    messages: Sequence[BaseMessage], *, native_tools: bool = False, urls: Urls | None = None
+) -> list[Turn]:
     """Convert a conversation.
 
     An assistant turn that has neither an answer nor tool calls, as a cut-off thinking leaves it,
     is left out: an empty turn would teach the model to say nothing.
 
     Args:
-        messages: The conversation; local pictures and PDFs are read now.
+        messages: The conversation; pictures and PDFs are read now.
         native_tools: Whether the model's chat template knows tool calls and results. Otherwise they
             are written as text, as `tool_protocol` says.
+        urls: How `http(s)://` URLs are treated. Default: they are fetched, from public hosts.
 
     Returns:
         The value of `messages` in the request.
@@ -78,7 +97,8 @@ def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> l
         RequestError: If a message is of a class that has no place in a conversation, or a
             `ChatMessage` has a role that the chat template does not know.
     """
-    turns = [_turn(message, native_tools) for message in _in_order(messages)]
+    urls = urls or Urls()
+    turns = [_turn(message, native_tools, urls) for message in _in_order(messages)]
     return [
         turn
         for turn in turns
@@ -114,24 +134,24 @@ def _in_order(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     return ordered
 
 
-def _turn(message: BaseMessage, native_tools: bool) -> Turn:
+def _turn(message: BaseMessage, native_tools: bool, urls: Urls) -> Turn:
     match message:
         case HumanMessage():
-            return {"role": "user", "content": _content(message.content)}
+            return {"role": "user", "content": _content(message.content, urls)}
         case SystemMessage():
-            return {"role": "system", "content": _content(message.content)}
+            return {"role": "system", "content": _content(message.content, urls)}
         case ToolMessage() if native_tools:
             return {
                 "role": "tool",
-                "content": _content(message.content),
+                "content": _content(message.content, urls),
                 "tool_call_id": message.tool_call_id,
             }
         case AIMessage():
             return _native_turn(message) if native_tools else _assistant_turn(message)
         case ToolMessage() | ChatMessage(role="tool") if not native_tools:
-            return {"role": "user", "content": _result(_content(message.content))}
+            return {"role": "user", "content": _result(_content(message.content, urls))}
         case ChatMessage(role=role) if role in _CHAT_ROLES:
-            return {"role": _CHAT_ROLES[role], "content": _content(message.content)}
+            return {"role": _CHAT_ROLES[role], "content": _content(message.content, urls)}
         case ChatMessage(role=role):
             raise RequestError(
                 f"a message has the role {role!r}: the model knows {', '.join(_CHAT_ROLES)}"
@@ -193,17 +213,17 @@ def _result(content: str | list[Part]) -> str | list[Part]:
     return joined([text_part(tool_protocol.RESULT), *content, text_part(tool_protocol.RESULT_END)])
 
 
-def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[Part]:
+def _content(content: str | Sequence[str | Mapping[str, Any]], urls: Urls) -> str | list[Part]:
     if isinstance(content, str):
         return neutralise(content)
     # Joined first, because a control token could be spelled across the gap of two texts.
-    parts = joined([part for block in content for part in _parts(block)])
+    parts = joined([part for block in content for part in _parts(block, urls)])
     return [
         text_part(neutralise(part["text"])) if part["type"] == "text" else part for part in parts
     ]
 
 
-def _parts(block: Any) -> list[Part]:
+def _parts(block: Any, urls: Urls) -> list[Part]:
     if isinstance(block, str):
         return [text_part(block)]
     if not isinstance(block, Mapping):
@@ -215,7 +235,7 @@ def _parts(block: Any) -> list[Part]:
     if kind == "text":
         return [_given_text(block)]
     if (medium := media_blocks.medium(block)) is not None:
-        return [picture_part(url) for url in _picture_urls(medium)]
+        return [picture_part(url) for url in _picture_urls(medium, urls)]
     if kind in _MEDIA_FORMS:
         raise UnsupportedMediaError(
             f"a block of type {kind!r} with the keys {', '.join(map(str, block))} has no "
@@ -227,11 +247,16 @@ def _parts(block: Any) -> list[Part]:
     )
 
 
-def _picture_urls(medium: media_blocks.Medium) -> list[str]:
+def _picture_urls(medium: media_blocks.Medium, urls: Urls) -> list[str]:
+    source = medium.source
     if medium.kind == "picture":
-        return [image.to_url(medium.source)]
-    pages = document.pdf_page_images(medium.source)
-    return [image.data_url(page, "image/jpeg") for page in pages]
+        if not medium.is_remote:
+            return [image.to_url(source)]
+        if not urls.fetched:
+            return [str(source)]
+        return [image.from_bytes(medium.read(allow_hosts=urls.allow_hosts), shown(source))]
+    pdf = medium.read(allow_hosts=urls.allow_hosts) if medium.is_remote else source
+    return [image.data_url(page, "image/jpeg") for page in document.pdf_page_images(pdf)]
 
 
 def _given_text(block: Mapping[str, Any]) -> Part:

@@ -8,7 +8,7 @@ Pure; where the server must be asked (only to count tokens near its limit), it y
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,12 +19,8 @@ from langchain_glm4v import counting, grammar, two_rounds
 from langchain_glm4v.abilities import Abilities, Question, Steps
 from langchain_glm4v.call_errors import ContextLengthError
 from langchain_glm4v.conversation import fold, prune_images
-from langchain_glm4v.errors import (
-    MediaError,
-    RequestError,
-    UnsupportedByServerError,
-)
-from langchain_glm4v.messages import neutralise, to_wire
+from langchain_glm4v.errors import RequestError, UnsupportedByServerError
+from langchain_glm4v.messages import Urls, neutralise, to_wire
 from langchain_glm4v.profiles import SAMPLING, Host, Profile, Sampling
 from langchain_glm4v.replies import Reading
 from langchain_glm4v.tool_protocol import (
@@ -55,17 +51,15 @@ class Server:
     Attributes:
         model: Name under which the server offers the model.
         profile: What is known of the model.
-        host: The known service; None for a server of one's own.
+        host: The known service, which fetches pictures itself; None for a server of one's own,
+            for which we fetch them.
         abilities: What the server can do.
-        fetches: Whether it may be asked for pictures that it has to fetch; a managed one fetches
-            nothing.
     """
 
     model: str
     profile: Profile
     host: Host | None
     abilities: Abilities
-    fetches: bool = True
 
     @property
     def has_grammar(self) -> bool:
@@ -83,6 +77,7 @@ class Options:
         thinking_budget: Tokens of thinking, at most; None: no limit.
         repetition_guard: Whether an output that repeats itself endlessly is cut.
         max_images: Pictures in a request, at most; older ones are left out.
+        allow_hosts: Hosts that may be fetched from though they are not public.
         tools: Name, description and parameters of each tool.
         choice: Which of them may be called.
         parallel: Whether several calls may be made at once.
@@ -97,6 +92,7 @@ class Options:
     thinking_budget: int | None = None
     repetition_guard: bool = True
     max_images: int = 32
+    allow_hosts: Collection[str] = ()
     tools: Sequence[Schema] = ()
     choice: Choice = NO_CHOICE
     parallel: bool = True
@@ -233,9 +229,8 @@ def plan(
         UnsupportedByServerError: The server cannot do what the options ask for.
         MediaError: A picture cannot be sent.
     """
-    wire = to_wire(messages, native_tools=server.profile.native_tools)
-    if not server.fetches:
-        _refuse_remote_pictures(wire)
+    urls = Urls(fetched=server.host is None, allow_hosts=options.allow_hosts)
+    wire = to_wire(messages, native_tools=server.profile.native_tools, urls=urls)
     wire = prune_images(_instructed(wire, options, server), options.max_images)
     if not server.abilities.renders:
         wire = fold(wire)
@@ -267,19 +262,6 @@ def plan(
         budget=None if in_one else client_budget,
         watched=options.repetition_guard and not server.abilities.is_vllm,
     )
-
-
-def _refuse_remote_pictures(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Raise for a picture that the server would have to fetch; a managed one fetches nothing."""
-    for message in messages:
-        parts = message["content"] if isinstance(message["content"], list) else []
-        for part in parts:
-            url = part.get("image_url", {}).get("url", "")
-            if url.lower().startswith(("http://", "https://")):
-                raise MediaError(
-                    f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
-                    "download the picture and give its path or base64"
-                )
 
 
 def _instructed(
