@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -335,6 +336,30 @@ def test_a_redirect_to_a_hostile_url_sends_no_further_packet(url: str, web: Any)
     assert web.paths == ["/here"]
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://user:secret@127.0.0.1:{port}/", "user or password"),
+        ("http://user@127.0.0.1:{port}/", "user or password"),
+        ("http://127.0.0.1:{port}\\@good.example/", "backslashes"),
+        ("http://127.0.0.1:{port}/ ", "blanks"),
+        ("http://127.0.0.1:{port}/\t", "control characters"),
+        ("http://127.1:{port}/", "'127.1' in an unusual spelling"),
+        ("http://0x7f.0.0.1:{port}/", "unusual spelling"),
+        ("http://2130706433:{port}/", "unusual spelling"),
+        ("http://%6cocalhost:{port}/", "which is no name"),
+        ("ftp://127.0.0.1:{port}/", "the scheme 'ftp'"),
+        ("http://127.0.0.1:25/", "port 25"),
+    ],
+)
+def test_spelling_counts_for_allowed_hosts_too(url: str, reason: str, web: Any) -> None:
+    with pytest.raises(UnsupportedMediaError, match=reason) as error:
+        resolved(url.format(port=web.server_port), treacherous, allow_hosts=["0.0.0.0/0"])
+
+    assert web.connections == 0
+    assert "secret" not in one_line(error)
+
+
 def test_that_server_can_be_reached(web: Any, touched: list[str]) -> None:
     web.give("/", PNG)
     resolved(f"http://some.example:{web.server_port}/", treacherous, allow_hosts=HERE)
@@ -489,10 +514,16 @@ def test_exactly_as_long_as_may_be(web: Any) -> None:
 def test_a_compressed_bomb(web: Any) -> None:
     bomb = gzip.compress(bytes(10**8))
     url = web.give("/a", bomb, content_encoding="gzip")
-    with pytest.raises(MediaError, match="more than the 1000000 bytes"):
-        fetch(url, allow_hosts=HERE, max_bytes=10**6)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MediaError, match="more than the 1000000 bytes"):
+            fetch(url, allow_hosts=HERE, max_bytes=10**6)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
     assert len(bomb) < 10**6
+    assert peak < 10**7
 
 
 def test_a_server_that_compresses_unasked(web: Any) -> None:
