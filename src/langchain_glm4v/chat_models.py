@@ -90,7 +90,14 @@ _KEEP_TAGS = {"skip_special_tokens": False, "spaces_between_special_tokens": Fal
 # Fields of a request that OpenAI's client does not know.
 _BODY_FIELDS = ("top_k", "repetition_penalty", "cache_salt", "request_id")
 # Fields of this class that are `request.Options`.
-_OPTION_FIELDS = ("sampling", "thinking", "thinking_budget", "repetition_guard", "max_images")
+_OPTION_FIELDS = (
+    "sampling",
+    "thinking",
+    "thinking_budget",
+    "repetition_guard",
+    "max_images",
+    "allow_hosts",
+)
 # Fields that a managed model gets from its server, under all their names.
 _DECIDED_BY_SERVER = {"model_name", "base_url", "openai_api_base", "api_key", "openai_api_key"}
 
@@ -120,7 +127,7 @@ class ChatGLM4V(BaseChatOpenAI):
             key takes.
         temperature, top_p, top_k: Sampling. Default: those of the preset `sampling`.
         sampling: `"default"` (0.8, 0.6, 2), `"deterministic"` or `"gui"`.
-        thinking, thinking_budget, repetition_guard, max_images: Also per call.
+        thinking, thinking_budget, repetition_guard, max_images, allow_hosts: Also per call.
         repetition_penalty, max_tokens, stop, seed: Sampling. Default: the server's.
         timeout, max_retries: As for OpenAI's client.
 
@@ -146,9 +153,10 @@ class ChatGLM4V(BaseChatOpenAI):
 
     Image input:
         `{"type": "image", …}` with `path`, `url` (`http(s)://`, `data:`, `file://` or a path) or
-        `base64`, and OpenAI's `{"type": "image_url", …}` with the same kinds of URL. Local
-        pictures travel in the request. `http(s)://` URLs stay for the server to fetch, which a
-        managed server does not do.
+        `base64`, and OpenAI's `{"type": "image_url", …}` with the same kinds of URL. Pictures
+        travel in the request: those in the network are fetched here, from public addresses and
+        those of `allow_hosts` alone. Services that fetch by themselves (`profiles.HOSTS`) get the
+        URL instead.
 
     Video input:
         `{"type": "video", …}` with `path`, `url` or `base64`, and vLLM's
@@ -205,6 +213,10 @@ class ChatGLM4V(BaseChatOpenAI):
 
     max_images: int = Field(default=32, ge=1)
     """Pictures in a request, at most; those of the oldest turns are left out. Also per call."""
+
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts that pictures and PDFs may be fetched from though their addresses are not public, such
+    as a file server of the intranet: names, addresses or networks. Also per call."""
 
     cache_salt: str | None = None
     """Keeps the prefix cache of vLLM apart from that of other salts, such as other tenants'."""
@@ -616,7 +628,7 @@ class ChatGLM4V(BaseChatOpenAI):
             if abilities.settled:
                 _abilities[key] = abilities
         profile = profiles.find(model) or profiles.UNKNOWN
-        return RequestServer(model, profile, host, abilities, fetches=self._lease is None)
+        return RequestServer(model, profile, host, abilities)
 
     def _abilities_key(self, model: str) -> tuple[str, str, str]:
         # A managed server's key is its own: another one may get the same port later.

@@ -15,7 +15,7 @@ GLM4VError
 │   ├── ContextLengthError       too long for the model (also LangChain's)
 │   └── UnsupportedByServerError the server cannot do what was asked for
 └── MediaError                   a picture or document (also a ValueError)
-    ├── MediaNotFoundError       the path leads nowhere (also a FileNotFoundError)
+    ├── MediaNotFoundError       the path or URL leads nowhere (also a FileNotFoundError)
     ├── UnsupportedMediaError    the bytes are not of a kind the model takes
     └── TooManyImagesError       the last turn alone has more than the server takes
 
@@ -81,7 +81,7 @@ class MediaError(GLM4VError, ValueError):
 
 
 class MediaNotFoundError(MediaError, FileNotFoundError):
-    """The path of a picture or document leads nowhere."""
+    """The path or URL of a picture or document leads nowhere."""
 
 
 class UnsupportedMediaError(MediaError):

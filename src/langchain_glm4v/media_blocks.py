@@ -13,11 +13,11 @@ A video may have the options of `media.video.clip` beside it, or in `extras`, wh
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from langchain_glm4v.media.source import Source, read, scheme
+from langchain_glm4v.media.source import Source, is_remote, read, scheme
 
 Kind: TypeAlias = Literal["picture", "PDF", "video"]
 
@@ -62,13 +62,21 @@ class Medium:
         """Whether the content is in a file of this machine."""
         return scheme(self.source) in ("", "file")
 
-    def read(self) -> bytes:
-        """Read the content of an inline or a local medium.
+    @property
+    def is_remote(self) -> bool:
+        """Whether the content is in the network."""
+        return is_remote(self.source)
+
+    def read(self, *, allow_hosts: Collection[str] = ()) -> bytes:
+        """Read the content; that of a remote medium is fetched.
+
+        Args:
+            allow_hosts: Hosts that may be fetched from though they are not public.
 
         Raises:
             MediaError: If it cannot be read.
         """
-        return read(self.source, self.kind)
+        return read(self.source, self.kind, allow_hosts=allow_hosts)
 
 
 def medium(block: Any) -> Medium | None:

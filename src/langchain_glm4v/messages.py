@@ -35,19 +35,16 @@ from langchain_core.messages import (
 
 from langchain_glm4v import media_blocks, reasoning, tool_protocol
 from langchain_glm4v.errors import MediaError, RequestError, UnsupportedMediaError
-from langchain_glm4v.media import document, image
-from langchain_glm4v.media.video import Form, clip
+from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.profiles import CONTROL_TOKENS
 from langchain_glm4v.turns import (
     Part,
     Turn,
-    VideoPart,
     joined,
-    picture_part,
     text_part,
-    video_part,
 )
 
+_ANYWHERE = Preparation()
 VIDEO_LEFT_OUT = "[an earlier video is left out]"
 
 _CONTROL_TOKEN = re.compile("|".join(map(re.escape, (*CONTROL_TOKENS, *tool_protocol.TAGS))))
@@ -74,7 +71,10 @@ _MEDIA_FORMS = {
 
 
 def to_wire(
-    messages: Sequence[BaseMessage], *, native_tools: bool = False, video: Form = "frames"
+    messages: Sequence[BaseMessage],
+    media: Preparation = _ANYWHERE,
+    *,
+    native_tools: bool = False,
 ) -> list[Turn]:
     """Convert a conversation.
 
@@ -83,10 +83,10 @@ def to_wire(
     the last stays, and a text says where an earlier one was.
 
     Args:
-        messages: The conversation; local pictures, PDFs and videos are read now.
+        messages: The conversation; its media are read now.
+        media: How they are made ready for the server.
         native_tools: Whether the model's chat template knows tool calls and results. Otherwise they
             are written as text, as `tool_protocol` says.
-        video: How the server is told the seconds of a video: see `media.video`.
 
     Returns:
         The value of `messages` in the request.
@@ -98,7 +98,7 @@ def to_wire(
             `ChatMessage` has a role that the chat template does not know.
     """
     turns = [
-        _turn(message, native_tools, video) for message in _with_one_video(_in_order(messages))
+        _turn(message, native_tools, media) for message in _with_one_video(_in_order(messages))
     ]
     return [
         turn
@@ -160,24 +160,24 @@ def _with_one_video(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     return result
 
 
-def _turn(message: BaseMessage, native_tools: bool, video: Form) -> Turn:
+def _turn(message: BaseMessage, native_tools: bool, media: Preparation) -> Turn:
     match message:
         case HumanMessage():
-            return {"role": "user", "content": _content(message.content, video)}
+            return {"role": "user", "content": _content(message.content, media)}
         case SystemMessage():
-            return {"role": "system", "content": _content(message.content, video)}
+            return {"role": "system", "content": _content(message.content, media)}
         case ToolMessage() if native_tools:
             return {
                 "role": "tool",
-                "content": _content(message.content, video),
+                "content": _content(message.content, media),
                 "tool_call_id": message.tool_call_id,
             }
         case AIMessage():
             return _native_turn(message) if native_tools else _assistant_turn(message)
         case ToolMessage() | ChatMessage(role="tool") if not native_tools:
-            return {"role": "user", "content": _result(_content(message.content, video))}
+            return {"role": "user", "content": _result(_content(message.content, media))}
         case ChatMessage(role=role) if role in _CHAT_ROLES:
-            return {"role": _CHAT_ROLES[role], "content": _content(message.content, video)}
+            return {"role": _CHAT_ROLES[role], "content": _content(message.content, media)}
         case ChatMessage(role=role):
             raise RequestError(
                 f"a message has the role {role!r}: the model knows {', '.join(_CHAT_ROLES)}"
@@ -239,17 +239,19 @@ def _result(content: str | list[Part]) -> str | list[Part]:
     return joined([text_part(tool_protocol.RESULT), *content, text_part(tool_protocol.RESULT_END)])
 
 
-def _content(content: str | Sequence[str | Mapping[str, Any]], video: Form) -> str | list[Part]:
+def _content(
+    content: str | Sequence[str | Mapping[str, Any]], media: Preparation
+) -> str | list[Part]:
     if isinstance(content, str):
         return neutralise(content)
     # Joined first, because a control token could be spelled across the gap of two texts.
-    parts = joined([part for block in content for part in _parts(block, video)])
+    parts = joined([part for block in content for part in _parts(block, media)])
     return [
         text_part(neutralise(part["text"])) if part["type"] == "text" else part for part in parts
     ]
 
 
-def _parts(block: Any, video: Form) -> list[Part]:
+def _parts(block: Any, media: Preparation) -> list[Part]:
     if isinstance(block, str):
         return [text_part(block)]
     if not isinstance(block, Mapping):
@@ -261,7 +263,7 @@ def _parts(block: Any, video: Form) -> list[Part]:
     if kind == "text":
         return [_given_text(block)]
     if (medium := media_blocks.medium(block)) is not None:
-        return _medium_parts(medium, video)
+        return media.parts(medium)
     if kind in _MEDIA_FORMS:
         raise UnsupportedMediaError(
             f"a block of type {kind!r} with the keys {', '.join(map(str, block))} has no "
@@ -271,19 +273,6 @@ def _parts(block: Any, video: Form) -> list[Part]:
         f"a content block of type {kind!r} cannot be sent: accepted are text, "
         f"{', '.join(_MEDIA_FORMS)} (a PDF)"
     )
-
-
-def _medium_parts(medium: media_blocks.Medium, video: Form) -> list[Part]:
-    match medium.kind:
-        case "picture":
-            return [picture_part(image.to_url(medium.source))]
-        case "PDF":
-            pages = document.pdf_page_images(medium.source)
-            return [picture_part(image.data_url(page, "image/jpeg")) for page in pages]
-        case "video" if not medium.is_inline and not medium.is_local and not medium.options:
-            return [video_part(str(medium.source))]  # the server fetches all of it
-        case "video":
-            return [VideoPart(clip(medium.source, form=video, **medium.options))]
 
 
 def _given_text(block: Mapping[str, Any]) -> Part:

@@ -20,12 +20,9 @@ from langchain_glm4v import counting, grammar, two_rounds, uploads
 from langchain_glm4v.abilities import Abilities, Question, Steps
 from langchain_glm4v.call_errors import ContextLengthError
 from langchain_glm4v.conversation import fold, prune_images
-from langchain_glm4v.errors import (
-    MediaError,
-    RequestError,
-    UnsupportedByServerError,
-)
+from langchain_glm4v.errors import RequestError, UnsupportedByServerError
 from langchain_glm4v.messages import neutralise, to_wire
+from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.profiles import SAMPLING, Host, Profile, Sampling
 from langchain_glm4v.replies import Reading
 from langchain_glm4v.tool_protocol import (
@@ -57,17 +54,15 @@ class Server:
     Attributes:
         model: Name under which the server offers the model.
         profile: What is known of the model.
-        host: The known service; None for a server of one's own.
+        host: The known service, which fetches pictures itself; None for a server of one's own,
+            for which we fetch them.
         abilities: What the server can do.
-        fetches: Whether it may be asked for pictures that it has to fetch; a managed one fetches
-            nothing.
     """
 
     model: str
     profile: Profile
     host: Host | None
     abilities: Abilities
-    fetches: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,6 +75,7 @@ class Options:
         thinking_budget: Tokens of thinking, at most; None: no limit.
         repetition_guard: Whether an output that repeats itself endlessly is cut.
         max_images: Pictures in a request, at most; older ones are left out.
+        allow_hosts: Hosts that may be fetched from though they are not public.
         tools: Name, description and parameters of each tool.
         choice: Which of them may be called.
         parallel: Whether several calls may be made at once.
@@ -94,6 +90,7 @@ class Options:
     thinking_budget: int | None = None
     repetition_guard: bool = True
     max_images: int = 32
+    allow_hosts: Collection[str] = ()
     tools: Sequence[Schema] = ()
     choice: Choice = NO_CHOICE
     parallel: bool = True
@@ -247,13 +244,12 @@ def plan(
         UnsupportedByServerError: The server cannot do what the options ask for.
         MediaError: A picture cannot be sent.
     """
-    wire = to_wire(
-        messages,
-        native_tools=server.profile.native_tools,
+    media = Preparation(
         video="frames" if server.abilities.frames else "mp4",
+        fetches=server.host is None,
+        allow_hosts=options.allow_hosts,
     )
-    if not server.fetches:
-        _refuse_remote_media(wire)
+    wire = to_wire(messages, media, native_tools=server.profile.native_tools)
     form = _answer_format(options, server)
     wire = prune_images(
         _instructed(wire, options, server, is_bound=form is not None), options.max_images
@@ -295,18 +291,6 @@ def plan(
         budget=None if in_one else client_budget,
         watched=options.repetition_guard and not server.abilities.is_vllm,
     )
-
-
-def _refuse_remote_media(wire: Sequence[Turn]) -> None:
-    """Raise for what the server would have to fetch; a managed one fetches nothing."""
-    for part in (part for turn in wire for part in parts_of(turn)):
-        kind = {"image_url": "picture", "video_url": "video"}.get(part["type"])
-        url = part[part["type"]]["url"] if kind else ""
-        if url.lower().startswith(("http://", "https://")):
-            raise MediaError(
-                f"a managed server fetches nothing from the network, so not {url[:200]!r}: "
-                f"download the {kind} and give its path or base64"
-            )
 
 
 def _seconds_of_video(wire: Sequence[Turn]) -> dict[str, Any]:

@@ -57,6 +57,11 @@ def is_medium(part: Part) -> bool:
     return is_picture(part) or is_video(part)
 
 
+def size_of(part: Part) -> int:
+    """Bytes that a part takes in a request, about."""
+    return len(part[part["type"]]["url"] if is_medium(part) else part["text"])
+
+
 def joined(parts: Iterable[Part]) -> list[Part]:
     """The same with neighbouring texts as one."""
     result: list[Part] = []

@@ -1,8 +1,16 @@
-"""A vLLM that is none: it answers as one with the miniature, but writes what a test says."""
+"""A vLLM that is none: it answers as one with the miniature, but writes what a test says.
 
+And a web server that answers whatever a test says.
+"""
+
+import http.server
 import json
 import re
+import ssl
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +199,91 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of any server."""
     monkeypatch.setattr(chat_models, "_abilities", {})
     monkeypatch.setattr(chat_models, "_uploads", {})
+
+
+class Web(http.server.ThreadingHTTPServer):
+    """A web server on this machine.
+
+    Attributes:
+        routes: Path -> what answers a GET of it; without any, the answer is 404.
+        seen: Path and headers of each request.
+        names: Which host TLS was asked for, each time.
+        connections: How often someone connected.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, certificate: Path | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), WebHandler)
+        self.routes: dict[str, Callable[[WebHandler], Any]] = {}
+        self.seen: list[tuple[str, Message]] = []
+        self.names: list[str] = []
+        self.connections = 0
+        self.scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            context.sni_callback = lambda _, name, __: self.names.append(name)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+            self.scheme = "https"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.server_port}"
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.seen]
+
+    def give(self, path: str, body: bytes = b"", status: str = "200 OK", **headers: str) -> str:
+        """Answer a path from now on; in names of headers, an underscore stands for a hyphen."""
+        fields = {"content_length": str(len(body)), **headers}
+        lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items()]
+        answer = f"HTTP/1.1 {status}\r\n{''.join(lines)}\r\n".encode() + body
+        self.routes[path] = lambda handler: handler.wfile.write(answer)
+        return self.url + path
+
+    def get_request(self) -> tuple[Any, Any]:
+        request = super().get_request()
+        self.connections += 1
+        return request
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients may hang up at any moment."""
+
+
+class WebHandler(http.server.BaseHTTPRequestHandler):
+    server: Web
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers))
+        self.close_connection = True
+        if (answer := self.server.routes.get(self.path)) is None:
+            self.send_error(404)
+        else:
+            answer(self)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def serve_web() -> Iterator[Callable[..., Web]]:
+    """To be called, with a certificate for TLS: starts a web server."""
+    with ExitStack() as servers:
+
+        def start(certificate: Path | None = None) -> Web:
+            server = servers.enter_context(Web(certificate))
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            servers.callback(thread.join)
+            servers.callback(server.shutdown)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def web(serve_web: Callable[..., Web]) -> Web:
+    """A running web server, without TLS."""
+    return serve_web()

@@ -117,9 +117,16 @@ def test_too_many_pages(tmp_path: Path) -> None:
         pdf_page_images(path)
 
 
-def test_a_pdf_in_the_network() -> None:
-    with pytest.raises(UnsupportedMediaError, match="cannot read a PDF from 'https:"):
-        pdf_page_images("https://host/a.pdf")
+def test_a_url_on_this_machine_is_not_fetched(web: Any) -> None:
+    with pytest.raises(MediaError, match=r"/a.pdf' leads to an address that is not public"):
+        pdf_page_images(f"{web.url}/a.pdf")
+
+    assert web.connections == 0
+
+
+def test_a_scheme_of_no_use() -> None:
+    with pytest.raises(UnsupportedMediaError, match="cannot read a PDF from 'ftp:"):
+        pdf_page_images("ftp://host/a.pdf")
 
 
 def test_a_damaged_pdf_without_a_name() -> None:

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -91,9 +92,11 @@ def test_a_relative_path_with_a_colon(tmp_path: Path, monkeypatch: pytest.Monkey
     assert decoded(image.to_url("page:1.png"))[1] == picture()
 
 
-@pytest.mark.parametrize("url", ["https://example.org/cat.png", "HTTP://example.org/"])
-def test_remote_urls_stay(url: str) -> None:
-    assert image.to_url(url) == url
+def test_a_url_on_this_machine_is_not_fetched(web: Any) -> None:
+    with pytest.raises(MediaError, match=r"/cat.png\?…' leads to an address that is not public"):
+        image.to_url(f"{web.url}/cat.png?key=secret")
+
+    assert web.connections == 0
 
 
 def test_base64_and_data_urls_get_the_type_that_the_bytes_have() -> None:

@@ -28,6 +28,7 @@ from langchain_glm4v.errors import (
 from langchain_glm4v.media import image
 from langchain_glm4v.media.document import pdf_page_images
 from langchain_glm4v.messages import neutralise, to_wire
+from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.profiles import CONTROL_TOKENS
 
 pymupdf: Any = importlib.import_module("pymupdf")  # has no types
@@ -107,14 +108,49 @@ def test_every_form_of_a_picture(png: Path) -> None:
     assert to_wire([HumanMessage(blocks)])[0]["content"] == [part(png)] * len(blocks)
 
 
-def test_remote_pictures_stay_with_the_server() -> None:
+def test_pictures_in_the_network(png: Path, web: Any) -> None:
+    url = web.give("/cat?key=1", png.read_bytes(), content_type="text/html")
+    blocks: list[str | dict[str, Any]] = [
+        {"type": "image", "url": url},
+        {"type": "image_url", "image_url": {"url": url.replace("http:", "HTTP:")}},
+        {"type": "image", "source": {"type": "url", "url": url}},
+    ]
+    urls = Urls(allow_hosts=["127.0.0.1"])
+
+    assert to_wire([HumanMessage(blocks)], urls=urls)[0]["content"] == [part(png)] * len(blocks)
+    assert web.paths == ["/cat?key=1"] * len(blocks)
+
+
+def test_something_else_in_the_network(web: Any) -> None:
+    url = web.give("/cat.png?key=1", b"no picture")
+    message = HumanMessage([{"type": "image", "url": url}])
+    with pytest.raises(UnsupportedMediaError, match=r"/cat.png\?…' is not a picture"):
+        to_wire([message], media=Preparation(allow_hosts=["127.0.0.1"]))
+    with pytest.raises(MediaError, match="not public"):
+        to_wire([message])
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_a_pdf_in_the_network(fetched: bool, web: Any) -> None:
+    with pymupdf.open() as pdf:
+        pdf.new_page()
+        pdf.new_page()
+        url = web.give("/a", pdf.tobytes())
+    urls = Preparation(fetches=fetched, allow_hosts=["127.0.0.1"])
+    content = to_wire([HumanMessage([{"type": "file", "url": url}])], urls=urls)[0]["content"]
+
+    assert isinstance(content, list)
+    assert [part["image_url"]["url"][:15] for part in content] == ["data:image/jpeg"] * 2
+
+
+def test_pictures_that_a_service_fetches() -> None:
     url = "https://example.org/cat.png"
     blocks: list[str | dict[str, Any]] = [
         {"type": "image", "url": url},
         {"type": "image_url", "image_url": {"url": url}},
     ]
 
-    assert to_wire([HumanMessage(blocks)])[0]["content"] == [
+    assert to_wire([HumanMessage(blocks)], media=Preparation(fetches=False))[0]["content"] == [
         {"type": "image_url", "image_url": {"url": url}}
     ] * len(blocks)
 
@@ -359,7 +395,6 @@ def test_a_conversation_with_an_anthropic_model(png: Path) -> None:
                     "cache_control": {"type": "ephemeral"},
                 },
                 {"type": "image", "source": source},
-                {"type": "image", "source": {"type": "url", "url": "https://host/a.png"}},
             ]
         ),
         AIMessage(
@@ -378,7 +413,6 @@ def test_a_conversation_with_an_anthropic_model(png: Path) -> None:
             "content": [
                 text("what's your favorite color in this image"),
                 part(png),
-                {"type": "image_url", "image_url": {"url": "https://host/a.png"}},
             ],
         },
         {"role": "assistant", "content": f"Hmm let me think about that{ADD_TEXT}"},

@@ -19,6 +19,7 @@ from PIL import Image
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
 from langchain_glm4v.messages import to_wire
+from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.redaction import media_digest, redact, to_files
 
 
@@ -201,7 +202,9 @@ def test_the_conversation_works_from_files(tmp_path: Path) -> None:
     messages = conversation(tmp_path)[:1]
     messages[0].content.pop(5)
 
-    assert to_wire(to_files(messages, tmp_path / "media")) == to_wire(messages)
+    urls = Preparation(fetches=False)
+    moved = to_files(messages, tmp_path / "media")
+    assert to_wire(moved, urls=urls) == to_wire(messages, urls=urls)
 
 
 def test_files_are_written_once(tmp_path: Path) -> None:

@@ -863,9 +863,23 @@ def test_another_refusal_tells_nothing() -> None:
     assert without(VLLM, "max_tokens is too large", planned(fields={"boxes": True})) is None
 
 
-def test_a_server_that_fetches_nothing_is_sent_no_remote_picture() -> None:
-    # found before the picture is counted, which would blame its length
-    server = replace(server_of(replace(VLLM, context_tokens=100)), fetches=False)
-    remote = {"type": "image", "url": "https://example.invalid/a.png"}
-    with pytest.raises(MediaError, match=r"fetches nothing .*'https://example.invalid/a.png'"):
-        planned([HumanMessage([remote])], server=server)
+def test_only_a_known_service_is_sent_the_url_of_a_picture(web: Any) -> None:
+    here = picture()
+    url = web.give("/a.png", base64.b64decode(here["base64"]))
+    remote, inline = HumanMessage([{"type": "image", "url": url}]), HumanMessage([here])
+
+    sent = planned([remote], allow_hosts=["127.0.0.1"]).payload["messages"]
+    assert sent == planned([inline]).payload["messages"]
+    for service in ("https://openrouter.ai/api/v1", "https://api.z.ai/api/paas/v4"):
+        (turn,) = planned([remote], server=server_of(url=service)).payload["messages"]
+        assert turn["content"] == [{"type": "image_url", "image_url": {"url": url}}]
+    assert web.paths == ["/a.png"]
+
+
+def test_a_private_address_is_refused_before_anything_is_asked(web: Any) -> None:
+    # also before the picture is counted, which would blame its length
+    server = server_of(replace(VLLM, context_tokens=100))
+    with pytest.raises(MediaError, match=r"not public.*allow_hosts"):
+        planned([HumanMessage([{"type": "image", "url": web.url}])], server=server)
+
+    assert web.connections == 0

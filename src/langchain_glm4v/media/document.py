@@ -35,7 +35,7 @@ def pdf_page_image(
     """Render one page of a PDF as a picture for the model.
 
     Args:
-        source: The PDF: a path, a `file://` URL, a `data:` URL, or its bytes.
+        source: The PDF: a path, a `file://`, `data:` or `http(s)://` URL, or its bytes.
         page: Which page, counted from 0.
         longest_side: Pixels of the longer side, rounded down to a multiple of 28.
         password: The password of an encrypted PDF.

@@ -47,31 +47,20 @@ def to_url(source: Source) -> str:
     """Turn a picture into a URL that a server can be sent.
 
     Args:
-        source: An `http(s)://` URL, which stays as it is; a `data:` URL in base64; a `file://`
-            URL; or a path.
+        source: A path, a `file://` URL, a `data:` URL in base64, or an `http(s)://` URL.
 
     Returns:
-        The `http(s)://` URL, or a `data:` URL with the type that the bytes have.
+        A `data:` URL with the type that the bytes have.
 
     Raises:
-        MediaNotFoundError: If the path leads nowhere.
+        MediaNotFoundError: If the path or URL leads nowhere.
         UnsupportedMediaError: If it leads to no picture, or `source` is a URL of another scheme.
         MediaError: If the picture has more than `MAX_PIXELS` pixels, is too long and narrow, or
-            cannot be read.
+            cannot be read or fetched.
     """
-    match scheme(source):
-        case "http" | "https":
-            return os.fspath(source)
-        case "data":
-            url = os.fspath(source)
-            return from_bytes(decode_data_url(url, _KIND), _base64_origin(url))
-        case "file" | "":
-            return from_bytes(read(source, _KIND), shown(source))
-        case _:
-            raise UnsupportedMediaError(
-                f"cannot read a picture from {shown(source)}: accepted are http://, https://, "
-                "data:, file:// and local paths"
-            )
+    inline = scheme(source) == "data"
+    origin = _base64_origin(os.fspath(source)) if inline else shown(source)
+    return from_bytes(read(source, _KIND), origin)
 
 
 def from_bytes(data: bytes, origin: str) -> str:

@@ -1,11 +1,11 @@
-"""Where media come from: paths, URLs and base64, read into bytes. Nothing is fetched here."""
+"""Where media come from: paths, URLs and base64, read into bytes."""
 
 import base64
 import binascii
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -15,13 +15,15 @@ from urllib.request import url2pathname
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
 
 Source: TypeAlias = str | os.PathLike[str]
-"""A path, or a URL: `file://`, `data:` in base64, or `http(s)://`."""
+"""A path, or a URL: `file://`, `data:` in base64, or `http(s)://`, which is fetched."""
 
 MAX_BYTES = 256 * 1024 * 1024
 """Bytes of one file, at most: what vLLM itself downloads at most."""
 
 _SHOWN = 200  # characters of a path or URL in an error message
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+# Of a URL: user and password, query, fragment.
+_SECRETS = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
 
 
 def scheme(source: Source) -> str:
@@ -34,24 +36,35 @@ def scheme(source: Source) -> str:
     return name if known or found.string.startswith("//", found.end()) else ""
 
 
-def read(source: Source, kind: str) -> bytes:
-    """Read a local file or a `data:` URL.
+def is_remote(source: Source) -> bool:
+    """Whether a source is in the network: an `http(s)://` URL."""
+    return scheme(source) in ("http", "https")
+
+
+def read(source: Source, kind: str, *, allow_hosts: Collection[str] = ()) -> bytes:
+    """Read a medium, wherever it is.
 
     Args:
-        source: A path, a `file://` URL, or a `data:` URL in base64.
+        source: A path, a `file://` URL, a `data:` URL in base64, or an `http(s)://` URL.
         kind: What it should be, for error messages: "picture" or "PDF".
+        allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
 
     Raises:
-        MediaNotFoundError: If the path leads nowhere.
-        UnsupportedMediaError: If the path is no regular file, the data are not base64, or `source`
-            is a URL of another scheme.
-        MediaError: If the file has more than `MAX_BYTES` bytes, or cannot be read.
+        MediaNotFoundError: If the path or URL leads nowhere.
+        UnsupportedMediaError: If the path is no regular file, the data are not base64, the URL
+            leads to a web page, or is of another scheme.
+        MediaError: If the file has more than `MAX_BYTES` bytes, or cannot be read or fetched.
     """
     match scheme(source):
+        case "http" | "https":
+            # Built on this module, and of no use in the processes that decode.
+            from langchain_glm4v.media.fetch import fetch  # noqa: PLC0415
+
+            return fetch(str(source), allow_hosts=allow_hosts).data
         case "data":
             return decode_data_url(str(source), kind)
         case "file":
-            return _read_file(_path_of(str(source)), kind)
+            return _read_file(path_of(str(source)), kind)
         case "":
             return _read_file(os.fspath(source), kind)
         case _:
@@ -72,7 +85,7 @@ def local_file(source: Source, kind: str) -> Path:
     """
     match scheme(source):
         case "file":
-            return _checked(_path_of(str(source)), kind)
+            return _checked(path_of(str(source)), kind)
         case "":
             return _checked(os.fspath(source), kind)
         case _:
@@ -100,12 +113,19 @@ def decode_data_url(url: str, kind: str) -> bytes:
 
 
 def shown(source: Source) -> str:
-    """A path or URL as an error message shows it."""
+    """A path or URL as an error message shows it: without what a URL may hold of secrets."""
     text = os.fspath(source)
+    if scheme(source) not in ("", "data", "file"):
+        text = _SECRETS.sub(lambda found: "?…" if found[0].startswith("?") else "", text)
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
-def _path_of(url: str) -> str:
+def path_of(url: str) -> str:
+    """The path in a `file://` URL.
+
+    Raises:
+        UnsupportedMediaError: If it names another host.
+    """
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise UnsupportedMediaError(
@@ -117,8 +137,8 @@ def _path_of(url: str) -> str:
 
 def _unreadable(source: Source, kind: str) -> UnsupportedMediaError:
     return UnsupportedMediaError(
-        f"cannot read a {kind} from {shown(source)}: give a local path, a file:// URL, or its "
-        "bytes in base64"
+        f"cannot read a {kind} from {shown(source)}: accepted are http://, https://, data:, "
+        "file:// and local paths"
     )
 
 

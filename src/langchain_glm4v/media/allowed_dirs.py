@@ -1,0 +1,59 @@
+"""Local paths that a model or an agent supplies: only below directories that were allowed."""
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.media.source import path_of, scheme, shown
+
+
+def local_path(text: str, allowed_dirs: Collection[str | os.PathLike[str]]) -> Path:
+    """Find the file that a path means, if it is one to be read.
+
+    Guaranteed when this returns: the path is absolute, has neither `..` nor symbolic links, lies in
+    or below one of the directories, and is a regular file. A path outside is refused the same way
+    whether there is a file or not, so nobody can learn which there are.
+
+    Not guaranteed: that it is still so when the file is opened. Whoever can rename files in an
+    allowed directory may put a link in its place in between; a model that can only name paths may
+    not. So open what is returned, never `text`, and allow no directory that others write links to.
+    Hard links are files like others.
+
+    Args:
+        text: A path, relative to the working directory if not absolute, with `~` for a home; or a
+            `file://` URL.
+        allowed_dirs: Directories; themselves, they may be reached over links.
+
+    Raises:
+        MediaNotFoundError: No file is there.
+        UnsupportedMediaError: It is a directory, device, pipe or socket, or a URL of another kind.
+        MediaError: It lies elsewhere, or cannot be reached.
+    """
+    name = shown(text)
+    kind = scheme(text)
+    if kind not in ("", "file"):
+        raise UnsupportedMediaError(f"{name} is not a local path: give one, or a file:// URL")
+    given = path_of(text) if kind else text
+    roots = [Path(root).expanduser().resolve() for root in allowed_dirs]
+    try:
+        path = Path(given).expanduser().resolve()
+        if not any(path.is_relative_to(root) for root in roots):
+            raise MediaError(
+                f"{name} is outside the allowed directories, which are "
+                f"{', '.join(map(str, roots)) or 'none'}: give a path in one of them"
+            )
+        # Opened, a device may act and a pipe may wait, so both are told by their kind alone.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise UnsupportedMediaError(f"{name} is not a file: give the path of one")
+    except MediaError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MediaNotFoundError(
+            f"no file at {name}: give the path of one in {', '.join(map(str, roots))}"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:  # such as a null byte, or no such ~user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise MediaError(f"cannot reach {name} ({reason}): give another path") from error
+    return path

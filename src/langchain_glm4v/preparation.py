@@ -1,0 +1,132 @@
+"""From the media of content blocks to parts of a request, each of them prepared once.
+
+What a question shows, the next one of the conversation mostly shows again. So what was prepared is
+kept, as long as the file it came from stays as it was.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langchain_glm4v.errors import MediaError
+from langchain_glm4v.media import document, image
+from langchain_glm4v.media.source import Source, local_file, read, shown
+from langchain_glm4v.media.video import Form, clip
+from langchain_glm4v.media_blocks import Medium
+from langchain_glm4v.turns import Part, VideoPart, picture_part, size_of, video_part
+
+KEPT_BYTES = 128 * 1024**2
+"""Bytes of prepared media that are kept, at most; those not asked for the longest go first."""
+
+FETCHED_SECONDS = 300
+"""Seconds, at most, for which a medium of the network is not fetched again."""
+
+_Key: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How media are made ready for a server.
+
+    Attributes:
+        video: How the server is told the seconds of a video: see `media.video`.
+        fetches: Whether media of the network are fetched here. If not, the URL of a picture or
+            video goes to the server as it is; a PDF is fetched in any case, because its pages are
+            what is sent.
+        allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
+    """
+
+    video: Form = "frames"
+    fetches: bool = True
+    allow_hosts: Collection[str] = ()
+
+    def parts(self, medium: Medium) -> list[Part]:
+        """The parts that show a medium, in their order.
+
+        Raises:
+            MediaError: If it cannot be sent.
+        """
+        if medium.is_remote and not self.fetches and medium.kind != "PDF":
+            make = picture_part if medium.kind == "picture" else video_part
+            return [make(str(medium.source))]
+        key = self._key(medium)
+        parts = _kept.get(key)
+        if parts is None:
+            parts = self._prepared(medium)
+            _kept.put(key, parts)
+        return parts
+
+    def _key(self, medium: Medium) -> _Key:
+        form = self.video if medium.kind == "video" else ""
+        options = tuple(sorted((name, repr(value)) for name, value in medium.options.items()))
+        return (medium.kind, form, options, *self._version(medium))
+
+    def _version(self, medium: Medium) -> _Key:
+        """What changes if the content of a medium does."""
+        source = os.fspath(medium.source)
+        if medium.is_inline:
+            return (hashlib.blake2b(source.encode("utf-8", "surrogatepass")).digest(),)
+        if medium.is_remote:
+            slot = time.monotonic() // FETCHED_SECONDS
+            return (source, tuple(self.allow_hosts), slot)
+        try:
+            found = local_file(medium.source, medium.kind).stat()
+        except (MediaError, OSError):
+            return (source,)  # reading it will tell what is wrong
+        return (source, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def _prepared(self, medium: Medium) -> list[Part]:
+        if not medium.is_remote:
+            return self._read(medium, medium.source)
+        data = medium.read(allow_hosts=self.allow_hosts)
+        try:
+            return self._read(medium, data)
+        except MediaError as error:
+            raise type(error)(f"{shown(medium.source)}: {error}") from error
+
+    def _read(self, medium: Medium, source: Source | bytes) -> list[Part]:
+        match medium.kind:
+            case "picture":
+                data = source if isinstance(source, bytes) else read(source, medium.kind)
+                return [picture_part(image.from_bytes(data, shown(medium.source)))]
+            case "PDF":
+                pages = document.pdf_page_images(source)
+                return [picture_part(image.data_url(page, "image/jpeg")) for page in pages]
+            case "video":
+                return [VideoPart(clip(source, form=self.video, **medium.options))]
+
+
+class _Kept:
+    """The prepared media that were asked for last. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._parts: OrderedDict[_Key, list[Part]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: _Key) -> list[Part] | None:
+        with self._lock:
+            parts = self._parts.get(key)
+            if parts is not None:
+                self._parts.move_to_end(key)
+            return parts
+
+    def put(self, key: _Key, parts: list[Part]) -> None:
+        with self._lock:
+            if key not in self._parts:
+                self._parts[key] = parts
+                self._bytes += _bytes(parts)
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= _bytes(self._parts.popitem(last=False)[1])
+
+
+def _bytes(parts: list[Part]) -> int:
+    return sum(map(size_of, parts))
+
+
+_kept = _Kept()
