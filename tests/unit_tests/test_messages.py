@@ -115,9 +115,9 @@ def test_pictures_in_the_network(png: Path, web: Any) -> None:
         {"type": "image_url", "image_url": {"url": url.replace("http:", "HTTP:")}},
         {"type": "image", "source": {"type": "url", "url": url}},
     ]
-    urls = Urls(allow_hosts=["127.0.0.1"])
+    media = Preparation(allow_hosts=["127.0.0.1"])
 
-    assert to_wire([HumanMessage(blocks)], urls=urls)[0]["content"] == [part(png)] * len(blocks)
+    assert to_wire([HumanMessage(blocks)], media=media)[0]["content"] == [part(png)] * len(blocks)
     assert web.paths == ["/cat?key=1"] * len(blocks)
 
 
@@ -136,8 +136,8 @@ def test_a_pdf_in_the_network(fetched: bool, web: Any) -> None:
         pdf.new_page()
         pdf.new_page()
         url = web.give("/a", pdf.tobytes())
-    urls = Preparation(fetches=fetched, allow_hosts=["127.0.0.1"])
-    content = to_wire([HumanMessage([{"type": "file", "url": url}])], urls=urls)[0]["content"]
+    media = Preparation(fetches=fetched, allow_hosts=["127.0.0.1"])
+    content = to_wire([HumanMessage([{"type": "file", "url": url}])], media=media)[0]["content"]
 
     assert isinstance(content, list)
     assert [part["image_url"]["url"][:15] for part in content] == ["data:image/jpeg"] * 2

@@ -202,9 +202,9 @@ def test_the_conversation_works_from_files(tmp_path: Path) -> None:
     messages = conversation(tmp_path)[:1]
     messages[0].content.pop(5)
 
-    urls = Preparation(fetches=False)
+    media = Preparation(fetches=False)
     moved = to_files(messages, tmp_path / "media")
-    assert to_wire(moved, urls=urls) == to_wire(messages, urls=urls)
+    assert to_wire(moved, media=media) == to_wire(messages, media=media)
 
 
 def test_files_are_written_once(tmp_path: Path) -> None:

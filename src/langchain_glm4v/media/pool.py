@@ -5,6 +5,7 @@ they import the decoders (Pillow, PyAV, PyMuPDF), which also keeps the interpret
 event loop with it, free while they work.
 """
 
+import atexit
 import contextlib
 import os
 import pickle
@@ -30,6 +31,7 @@ SIZE = min(4, os.cpu_count() or 1)
 TIMEOUT = 60
 """Seconds for one picture or page, at most, unless told otherwise."""
 
+_END_TIMEOUT = 1  # seconds
 _WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -130,6 +132,12 @@ class _Worker:
             raise TimeoutError
         return self._connection.recv_bytes()
 
+    def end(self) -> None:
+        """Let the process end, as it does once its connection is closed."""
+        self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_TIMEOUT)
+
     def kill(self) -> str:
         """End the process; returns how it ended."""
         self._connection.close()
@@ -150,6 +158,11 @@ def _idle_worker() -> _Worker:
     return _Worker()
 
 
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
 def _forget() -> None:
     """After a fork, the child has its own processes."""
     global _idle, _slots
@@ -159,3 +172,4 @@ def _forget() -> None:
 _idle: list[_Worker] = []
 _slots = threading.BoundedSemaphore(SIZE)
 os.register_at_fork(after_in_child=_forget)
+atexit.register(_end_all)
