@@ -42,7 +42,7 @@ CHECKED = (
     "pair",
     "video",
 )  # kinds whose held-out exercises are scored at the end
-CHECK_PATCHES = 30_000  # of each kind's exercises, in each generator process
+CHECK_PATCHES = 30_000  # of each kind, at most, in each generator process
 WEIGHTS = {"text": 1.0, "chars": 0.5, "shapes": 0.3, "boxes": 2.0}
 
 
@@ -64,13 +64,13 @@ class Endless(IterableDataset[Batch]):
 class HeldOut(IterableDataset[Batch]):
     """Held-out batches, one of each kind from each process."""
 
-    def __init__(self, tokenizer: Path) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Path, patches: int) -> None:
+        self.tokenizer, self.patches = tokenizer, min(patches, CHECK_PATCHES)
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
         tokenizer = Tokenizer.from_file(str(self.tokenizer))
-        stream = Stream(tokenizer, f"check/{_worker()}", CHECK_PATCHES, held_out=True)
+        stream = Stream(tokenizer, f"check/{_worker()}", self.patches, held_out=True)
         for kind in CHECKED:
             yield stream(1.0, kind)
 
@@ -84,41 +84,35 @@ def _worker() -> int:
 def degrade(pixels: Tensor) -> Tensor:
     """Pictures (N, H, W, 3) uint8 to floats in 0 to 1, worn as scans and photos are.
 
-    Light falls unevenly, contrast and tint change, print blurs, sensors add noise. Frames of one
-    step, pixels (N, 2, H, W, 3), are worn alike.
+    Light falls unevenly, contrast and tint change, print blurs, sensors add noise. The two frames
+    of a step, pixels (N, 2, H, W, 3), differ in noise alone.
     """
-    if pixels.ndim == 5:
-        n, f, h, w, c = pixels.shape
-        beside = pixels.transpose(1, 2).reshape(n, h, f * w, c)  # side by side, as one picture
-        return degrade(beside).view(n, h, f, w, c).transpose(1, 2)
-    n, h, w, _ = pixels.shape
-    x = pixels.float() / 255
+    n, (h, w) = len(pixels), pixels.shape[-3:-1]
     if not n:
-        return x
+        return pixels.float() / 255
+    x = pixels.view(n, -1, h, w, 3).float() / 255
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(n, *shape, device=x.device)
 
-    blurred = x.permute(0, 3, 1, 2)
     kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device) / 4
     kernel = (kernel[:, None] * kernel)[None, None].expand(3, 1, 3, 3)
-    blurred = F.conv2d(F.pad(blurred, (1, 1, 1, 1), mode="replicate"), kernel, groups=3).permute(
-        0, 2, 3, 1
-    )
-    blur = draw(1, 1, 1) * (draw(1, 1, 1) < 0.35)
+    flat = F.pad(x.flatten(0, 1).permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate")
+    blurred = F.conv2d(flat, kernel, groups=3).permute(0, 2, 3, 1).view_as(x)
+    blur = draw(1, 1, 1, 1) * (draw(1, 1, 1, 1) < 0.35)
     x = x + blur * (blurred - x)
-    worn = (draw(1, 1, 1) < 0.5).float()
-    slope = (draw(2) - 0.5) * 0.3
+    worn = (draw(1, 1, 1, 1) < 0.5).float()
+    slope = (draw(2, 1, 1, 1, 1) - 0.5) * 0.3
     ramp = (
-        slope[:, 0, None, None] * torch.linspace(-0.5, 0.5, h, device=x.device)[None, :, None]
-        + slope[:, 1, None, None] * torch.linspace(-0.5, 0.5, w, device=x.device)[None, None, :]
-    )[..., None]
-    tint = 1 + (draw(1, 1, 3) - 0.5) * 0.08
-    contrast = 0.7 + 0.3 * draw(1, 1, 1)
-    lift = draw(1, 1, 1) * (1 - contrast)
-    noise = torch.randn(n, h, w, 1, device=x.device) * draw(1, 1, 1) * 0.05
+        slope[:, 0] * torch.linspace(-0.5, 0.5, h, device=x.device)[:, None, None]
+        + slope[:, 1] * torch.linspace(-0.5, 0.5, w, device=x.device)[:, None]
+    )
+    tint = 1 + (draw(1, 1, 1, 3) - 0.5) * 0.08
+    contrast = 0.7 + 0.3 * draw(1, 1, 1, 1)
+    lift = draw(1, 1, 1, 1) * (1 - contrast)
+    noise = torch.randn_like(x[..., :1]) * draw(1, 1, 1, 1) * 0.05
     changed = (x * contrast + lift) * tint * (1 + ramp) + noise
-    return (x + worn * (changed - x)).clamp(0, 1)
+    return (x + worn * (changed - x)).clamp(0, 1).view_as(pixels)
 
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -247,10 +241,13 @@ class Trainer:
         right: dict[str, float] = defaultdict(float)
         rows: dict[str, int] = defaultdict(int)
         kind = self.device.split(":", maxsplit=1)[0]
-        for batch in self._load(HeldOut(self.args.tokenizer)):
+        for batch in self._load(HeldOut(self.args.tokenizer, self.args.patches)):
             count = int(batch.rows.max())
             moved = batch.to(self.device)
-            with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            with (
+                torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"),
+                torch.compiler.set_stance("force_eager"),  # compiling for once takes longer
+            ):
                 losses = self.model(moved, moved.pixels.float() / 255)
             right[batch.kind] += losses[f"exact {batch.kind}"].item() * count
             rows[batch.kind] += count
