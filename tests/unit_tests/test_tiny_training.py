@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -24,14 +25,26 @@ from transformers.models.glm4v.configuration_glm4v import Glm4vTextConfig, Glm4v
 from langchain_glm4v.profiles import CONTROL_TOKENS
 from langchain_glm4v.server.options import CHAT_TEMPLATE
 from tiny_glm4v import checkpoint_path
-from training import batches, checkpoint, dialogues, evaluate, fonts, picture_tasks, pictures
+from training import (
+    batches,
+    checkpoint,
+    dialogues,
+    evaluate,
+    fonts,
+    picture_tasks,
+    pictures,
+    video_tasks,
+    videos,
+)
 from training.batches import Batch, Encoder
 from training.model import Model
 from training.picture_tasks import Size
 from training.pictures import Picture, Shape
-from training.reference import Reference
-from training.sample import IMAGE, Message, Sample, ask, cut_thinking, held_out
+from training.reference import Reference, media
+from training.sample import IMAGE, VIDEO, Message, Sample, ask, cut_thinking, held_out
 from training.tokenizer import EOS_TOKENS, SPECIAL_TOKENS
+from training.train import degrade
+from training.videos import Clip, Scene
 
 SHIPPED = checkpoint_path()
 SIZE = (112, 84)  # width, height: 4 by 3 cells
@@ -105,14 +118,25 @@ def asked(first: int = 0, count: int = 1) -> Sample:
     return Sample("field", [{"role": "user", "content": content}], "I look.", "3.20", shown)
 
 
+def asked_about_clip(first: int = 0) -> Sample:
+    """An exercise about a clip of three steps, of two frames of random pixels each."""
+    steps = [
+        Picture(np.stack((noise(first + k).pixels, noise(first + k + 50).pixels))) for k in range(3)
+    ]
+    clip = Clip([Scene(2, text="Total"), Scene(1, "blue")], [8, 10, 12], steps)
+    texts: list[Any] = [{"type": "text", "text": text} for text in ("Look: ", "When?")]
+    messages = [{"role": "user", "content": [texts[0], VIDEO, texts[1]]}]
+    return Sample("when", messages, "I look.", f"At second {first}.", clip=clip)
+
+
 def layout(tokenizer: Tokenizer, groups: list[list[Sample]]) -> Batch:
     """The batch of groups of exercises, each group about the same pictures."""
     encoder = Encoder(tokenizer)
     shown: list[Picture] = []
     rows = []
     for group in groups:
-        numbers = [len(shown) + k for k in range(len(group[0].pictures))]
-        shown += group[0].pictures
+        numbers = [len(shown) + k for k in range(len(group[0].shown))]
+        shown += group[0].shown
         rows += [encoder.row(sample, numbers) for sample in group]
     return encoder.batch("slip", rows, shown, SIZE)
 
@@ -120,17 +144,22 @@ def layout(tokenizer: Tokenizer, groups: list[list[Sample]]) -> Batch:
 # --- The training model ---
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "sample",
+    [
+        pytest.param(asked(), id="a picture"),
+        pytest.param(asked(count=2), id="two pictures"),
+        pytest.param(asked_about_clip(), id="a clip"),
+    ],
+)
 def test_model_gives_the_logits_of_transformers(
-    model: Model, theirs: Any, processor: Any, tokenizer: Tokenizer, count: int
+    model: Model, theirs: Any, processor: Any, tokenizer: Tokenizer, sample: Sample
 ) -> None:
-    sample = asked(count=count)
     batch = layout(tokenizer, [[sample]])
     prompt = processor.apply_chat_template(
         sample.messages, add_generation_prompt=True, tokenize=False
     )
-    images = [Image.fromarray(picture.pixels) for picture in sample.pictures]
-    inputs = processor(text=[prompt + sample.target], images=images, return_tensors="pt")
+    inputs = processor(text=[prompt + sample.target], **media(sample), return_tensors="pt")
     length = inputs["input_ids"].shape[1] - 1
     with torch.no_grad():
         hidden, _ = model.hidden(batch, batch.pixels / 255)
@@ -149,6 +178,15 @@ def questions() -> list[list[Sample]]:
     return [[first, *others], [replace(asked(1), answer="4.75")], [pair]]
 
 
+def clips() -> list[list[Sample]]:
+    """Exercises about two clips, of which two share one."""
+    first = asked_about_clip()
+    return [
+        [first, cut_thinking(random.Random(3), replace(first, answer="2"))],
+        [asked_about_clip(9)],
+    ]
+
+
 def talk() -> list[list[Sample]]:
     rng = random.Random(5)
     return [[dialogues.text_only(rng)] for _ in range(4)]
@@ -165,7 +203,7 @@ def told(model: Model, batch: Batch) -> dict[tuple[int, ...], torch.Tensor]:
     return {tuple(batch.labels[row].tolist()): logits[row] for row in rows}
 
 
-@pytest.mark.parametrize("make", [questions, talk])
+@pytest.mark.parametrize("make", [questions, clips, talk])
 def test_packed_rows_are_as_alone(
     model: Model, tokenizer: Tokenizer, make: Callable[[], list[list[Sample]]]
 ) -> None:
@@ -189,7 +227,7 @@ def test_the_miniature_has_the_control_tokens_that_the_client_knows() -> None:
 
 
 def test_loss_is_on_what_the_model_should_say(tokenizer: Tokenizer) -> None:
-    for sample in (sample for group in questions() + talk() for sample in group):
+    for sample in (sample for group in questions() + clips() + talk() for sample in group):
         batch = layout(tokenizer, [[sample]])
         said = batch.labels[batch.labels != batches.IGNORED].tolist()
         assert tokenizer.decode(said, skip_special_tokens=False) == sample.target
@@ -213,6 +251,7 @@ def test_helper_is_told_what_stands_in_each_cell(tokenizer: Tokenizer) -> None:
     [
         pytest.param([{"role": "user", "content": "Hello"}], id="string"),
         pytest.param(asked(count=2).messages, id="pictures between texts"),
+        pytest.param(asked_about_clip().messages, id="a clip between texts"),
         pytest.param(
             [
                 {"role": "system", "content": "Be brief.\n"},
@@ -237,7 +276,7 @@ def test_prompts_are_rendered_as_by_the_chat_template(
 
 DRAW = """
 import hashlib, random
-from training import dialogues, picture_tasks as tasks
+from training import dialogues, picture_tasks as tasks, video_tasks
 rng = random.Random("seed")
 seen = hashlib.sha256()
 for _ in range(300):
@@ -245,9 +284,10 @@ for _ in range(300):
 for _ in range(3):
     group = tasks.on_shapes(rng, (224, 168), 6) + [tasks.blank(rng, (112, 112))]
     group += [make(rng, (140, 140)) for make in (tasks.compare_counts, tasks.compare_common)]
+    group += video_tasks.on_clip(rng, (112, 112), [])
     for sample in group:
         seen.update(repr((sample.messages, sample.target)).encode())
-        for picture in sample.pictures:
+        for picture in sample.shown:
             seen.update(picture.pixels.tobytes() + repr(picture.shapes).encode())
 print(seen.hexdigest())
 """
@@ -323,10 +363,148 @@ def test_training_never_shows_a_held_out_picture(
     assert not any(map(held_out, recorder.shown))
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_stream_has_only_clips_that_are_held_out_or_none(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setattr(fonts, "paths", list)  # clips without text need none
+    drawn: list[Clip] = []
+    draw = videos.clip
+
+    def keep(rng: random.Random, size: Size, font_paths: list[Path]) -> Clip:
+        drawn.append(draw(rng, size, font_paths))
+        return drawn[-1]
+
+    monkeypatch.setattr(videos, "clip", keep)
+    stream = batches.Stream(tokenizer, "test", patches=6_400, held_out=kept)
+    batch = stream(1.0, "video")
+    right = [clip for clip in drawn if held_out(clip) == kept]
+    assert 0 < len(right) < len(drawn)
+    assert len(batch.pixels) == sum(len(clip.steps) for clip in right)
+
+
 def test_evaluation_shows_only_held_out_pictures() -> None:
     rng = random.Random(1)
     for _ in range(3):
         assert held_out(evaluate._unseen(lambda: picture_tasks.shapes(rng, (112, 112), 3)))
+
+
+# --- Clips ---
+
+
+STORY = Clip(
+    [
+        Scene(2, shape=("circle", "red")),
+        Scene(1, "blue"),
+        Scene(3, shape=("star", "green"), text="Bread"),
+        Scene(1, text="42"),
+    ],
+    list(range(7)),
+    [],
+)
+SLOW = replace(STORY, seconds=list(range(0, 28, 4)))
+
+
+WHOLE = "0-1: red circle; 2: blue screen; 3-5: green star and Bread; 6: 42"
+
+
+def test_timeline_names_the_first_and_last_second_of_each_scene() -> None:
+    assert video_tasks.timeline(STORY) == WHOLE
+    slow = "0-4: red circle; 8: blue screen; 12-20: green star and Bread; 24: 42"
+    assert video_tasks.timeline(SLOW) == slow
+
+
+ANSWERS: dict[str, dict[str, str]] = {
+    "describe": {
+        "Describe the video.": "0-1: red circle; 2: blue screen; 3-5: green star and Bread; 6: 42"
+    },
+    "when": {
+        "At which second does the word Bread appear?": "At second 3.",
+        "When is the red circle shown?": "Seconds 0-1.",
+        "When is the blue screen shown?": "Second 2.",
+        'When does the number "42" appear?': "At second 6.",
+    },
+    "appears": {"Does the blue screen appear?": "Yes, at second 2."},
+    "at": {
+        "What is written at second 4?": "Bread",
+        "What is written at second 1?": "Nothing",
+        "What is shown at second 4?": "green star and Bread",
+        "What is shown at second 4? Name the seconds.": "green star and Bread (3-5)",
+    },
+    "written": {
+        "What is written in the video?": "Bread\n42",
+        "Answer with seconds: Read all text in the video.": "Bread (3-5)\n42 (6)",
+    },
+    "stretch": {
+        "What happens between second 1 and second 2?": "1: red circle; 2: blue screen",
+        "Describe seconds 0 to 6.": WHOLE,
+        "Look at seconds 5 to 6 only. Describe the video.": "5: green star and Bread; 6: 42",
+    },
+    "scenes": {
+        "How many scenes?": "4",
+        "How many scenes are there? Name the seconds.": "4 (0-1, 2, 3-5, 6)",
+    },
+    "order": {
+        "What is the second scene?": "blue screen",
+        "What comes first?": "red circle",
+        "What comes last?": "42",
+        "What comes after the red circle?": "blue screen",
+        "What comes before 42? Name the seconds.": "green star and Bread (3-5)",
+    },
+}
+
+
+@pytest.mark.parametrize("skill", ANSWERS)
+def test_answers_about_a_clip_are_true(skill: str) -> None:
+    rng, left = random.Random(1), dict(ANSWERS[skill])
+    for _ in range(50_000):
+        if not left:
+            break
+        sample = getattr(video_tasks, skill)(rng, STORY)
+        question = next(p["text"] for p in sample.messages[0]["content"] if p != VIDEO)
+        assert sample.answer == left.pop(question, sample.answer), question
+    assert not left, "never asked"
+
+
+def test_second_between_two_stamps_belongs_to_the_first_of_them() -> None:
+    rng = random.Random(2)
+    asked = (video_tasks.at(rng, SLOW) for _ in range(5_000))
+    questions = ((s.messages[0]["content"], s.answer) for s in asked)
+    answers = {
+        answer for content, answer in questions if "What is shown at second 11?" in str(content[1:])
+    }
+    assert {"blue screen"} <= answers <= {"blue screen", "blue screen (8)"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clips_hold_together(seed: int) -> None:
+    clip = videos.clip(random.Random(seed), (168, 112), [])
+    assert len(clip.steps) == len(clip.seconds) == sum(scene.steps for scene in clip.scenes)
+    assert len(clip.steps) <= videos.MOST_STEPS
+    assert clip.spans[0][0] == clip.seconds[0]
+    assert clip.spans[-1][1] == clip.seconds[-1]
+    assert all(a.caption != b.caption for a, b in zip(clip.scenes, clip.scenes[1:], strict=False))
+    shown = iter(clip.steps)
+    for scene in clip.scenes:
+        for step in (next(shown) for _ in range(scene.steps)):
+            assert step.pixels.shape == (2, 112, 168, 3)
+            assert [(s.kind, s.colour) for s in step.shapes] == [scene.shape] * bool(scene.shape)
+            for shape in step.shapes:
+                x1, y1, x2, y2 = shape.box
+                assert 0 <= x1 < x2 <= 168
+                assert 0 <= y1 < y2 <= 112
+                r, g, b = step.pixels[0][int(shape.centre[1]), int(shape.centre[0])]
+                wanted = pictures.COLOURS[shape.colour]
+                assert sum(abs(int(v) - w) for v, w in zip((r, g, b), wanted, strict=True)) < 120
+
+
+def test_frames_of_a_step_are_worn_alike() -> None:
+    torch.manual_seed(0)
+    still = torch.randint(0, 256, (64, 56, 84, 3), dtype=torch.uint8)
+    steps = degrade(torch.stack((still, still), 1))
+    assert steps.shape == (64, 2, 56, 84, 3)
+    assert (steps[:, 0] - steps[:, 1]).mean((1, 2, 3)).abs().max() < 0.005  # noise alone
+    assert (steps[:, 0] - still / 255).mean((1, 2, 3)).abs().max() > 0.05
 
 
 # --- The shipped checkpoint ---
@@ -467,3 +645,25 @@ def test_exercise_goes_over_the_wire_with_its_pictures_in_place() -> None:
         assert head == "data:image/png;base64"
         sent = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         assert (sent == picture.pixels).all()
+
+
+@pytest.mark.parametrize("clip_seconds", [[0, 1, 2], [0, 4, 8]])
+def test_clip_goes_over_the_wire_as_a_video_of_its_frames(clip_seconds: list[int]) -> None:
+    drawn = next(
+        clip
+        for k in range(99)
+        if len((clip := videos.clip(random.Random(k), (112, 112), [])).steps) == 3
+    )
+    clip = replace(drawn, seconds=clip_seconds)
+    (message,) = evaluate.wire(ask("when", "When?", "", "", clip=clip))
+    video, text = message["content"]
+    assert text == {"type": "text", "text": "When?"}
+    head, data = video["video_url"]["url"].split(",")
+    assert (video["type"], head) == ("video_url", "data:video/mp4;base64")
+    with av.open(io.BytesIO(base64.b64decode(data)), "r") as container:
+        stream = container.streams.video[0]
+        frames = [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(stream)]
+    assert stream.codec_context.name == "h264"
+    assert [time for time, _ in frames] == [clip.stride * k / 2 for k in range(6)]
+    sent = np.stack([pixels for _, pixels in frames]).astype(int)
+    assert np.abs(sent - np.concatenate([step.pixels for step in clip.steps])).mean() < 6

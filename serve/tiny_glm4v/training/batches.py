@@ -2,19 +2,22 @@
 
 import random
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from . import dialogues, fonts
+from . import dialogues, fonts, video_tasks
 from . import picture_tasks as tasks
 from .picture_tasks import Size
 from .pictures import COLOURS, KINDS, Picture
-from .sample import Message, Sample, cut_thinking, held_out, with_system
+from .sample import Message, Sample, cut_thinking, with_system
+
+T = TypeVar("T")
 
 CELL = 28  # pixels of one visual token's side: two patches of 14
 SHORTEST_SEQUENCE = 640  # tokens; items are packed into sequences at least so long
@@ -37,6 +40,24 @@ SIZES: dict[Size, tuple[float, float, float]] = {
     (420, 588): (3, 0, 0),
     (560, 784): (4, 0.3, 0),
 }
+# The same for clips, without the columns.
+CLIP_SIZES: dict[Size, float] = {
+    (112, 112): 3,
+    (140, 112): 2,
+    (112, 168): 1,
+    (168, 112): 3,
+    (140, 140): 2,
+    (168, 168): 2,
+    (196, 112): 2,
+    (168, 224): 1,
+    (224, 168): 4,
+    (224, 224): 0.7,
+    (252, 140): 1,
+    (336, 196): 0.4,
+    (336, 252): 0.4,
+}
+# What a batch is about, and how often.
+KINDS_OF_BATCHES = {"slip": 58, "shapes": 20, "pair": 9, "blank": 1, "text": 12, "video": 45}
 TOKENS_A_PATCH = 0.7  # size of a batch without pictures against one with
 
 
@@ -48,14 +69,22 @@ def render(messages: Sequence[Message]) -> str:
         "assistant": "<|assistant|>",
         "tool": "<|observation|>",
     }
-    image = "<|begin_of_image|><|image|><|end_of_image|>"
+    media = {
+        "image": "<|begin_of_image|><|image|><|end_of_image|>",
+        "video": "<|begin_of_video|><|video|><|end_of_video|>",
+    }
     text = "[gMASK]<sop>"
     for message in messages:
         content = message["content"]
         if not isinstance(content, str):
-            content = "".join(part.get("text", image) for part in content)
+            content = "".join(part.get("text") or media[part["type"]] for part in content)
         text += f"{roles[message['role']]}\n{content}"
     return f"{text}<|assistant|>\n"
+
+
+def stamped(seconds: Sequence[int]) -> str:
+    """What stands for the frames of a clip in a prompt: each step as a picture, then its second."""
+    return "".join(f"<|begin_of_image|><|image|><|end_of_image|>{second}" for second in seconds)
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -75,10 +104,10 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 class Row:
     """One tokenised exercise; the first `asked` tokens are given and carry no loss."""
 
-    head: list[int]  # up to the end of the last picture; rows about one picture mostly share it
+    head: list[int]  # up to the end of the last picture or clip; rows about one mostly share it
     tail: list[int]
     asked: int  # of the tail
-    images: list[int]  # numbers of its pictures in the batch
+    images: list[int]  # numbers of its pictures, or of its clip's steps, in the batch
 
 
 @dataclass
@@ -94,16 +123,19 @@ class Item:
 
 @dataclass
 class Batch:
-    """Tensors of one training step: S sequences of L tokens, N pictures of C cells."""
+    """Tensors of one training step: S sequences of L tokens, N pictures of C cells.
 
-    kind: str  # of its exercises: slip, shapes, pair, blank or text
+    A step of a clip is a picture too, of two frames.
+    """
+
+    kind: str  # of its exercises, one of `KINDS_OF_BATCHES`
     ids: torch.Tensor  # (S, L) int64
     labels: torch.Tensor  # (S, L) int64, the token to predict at each place, or IGNORED
     positions: torch.Tensor  # (3, S, L) int64: time, height, width
     visual: torch.Tensor  # (S, L) int64: 1 + number of the visual token here, 0 for text
     items: torch.Tensor  # (S, L) int64: 1 + number of the item within its sequence, 0 for padding
     rows: torch.Tensor  # (S, L) int64: number of the row in the batch from 1, 0 for heads
-    pixels: torch.Tensor  # (N, H, W, 3) uint8
+    pixels: torch.Tensor  # (N, H, W, 3) uint8, of clips (N, 2, H, W, 3)
     chars: torch.Tensor  # (N, C, SLOTS) uint8: the helper's characters
     shapes: torch.Tensor  # (N, C) uint8: kind and colour of the shape whose centre is in the cell
     boxes: torch.Tensor  # (N, C, 4) float32: its box in shares of width and height
@@ -132,15 +164,20 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.image, self.image_end, self.pad = (
-            token_id(tokenizer, t) for t in ("<|image|>", "<|end_of_image|>", "<|endoftext|>")
+        self.image, self.image_end, self.video_end, self.pad = (
+            token_id(tokenizer, t)
+            for t in ("<|image|>", "<|end_of_image|>", "<|end_of_video|>", "<|endoftext|>")
         )
 
     def row(self, sample: Sample, images: list[int]) -> Row:
         encode = self.tokenizer.encode
-        asked = encode(render(sample.messages) + sample.given, add_special_tokens=False).ids
+        prompt = render(sample.messages) + sample.given
+        if sample.clip:
+            prompt = prompt.replace("<|video|>", stamped(sample.clip.seconds))
+        asked = encode(prompt, add_special_tokens=False).ids
         said = encode(sample.target, add_special_tokens=False).ids
-        head = len(asked) - asked[::-1].index(self.image_end) if images else 0
+        end = self.video_end if sample.clip else self.image_end
+        head = len(asked) - asked[::-1].index(end) if images else 0
         return Row(asked[:head], asked[head:] + said, len(asked) - head, images)
 
     def batch(self, kind: str, rows: list[Row], pictures: list[Picture], size: Size) -> Batch:
@@ -282,26 +319,38 @@ def _vary(rng: random.Random, sample: Sample) -> Sample:
     return cut_thinking(rng, sample) if rng.random() < 0.08 else sample
 
 
-class Stream:
-    """An endless stream of batches; `progress` (0 to 1) sets how hard they are."""
+def _draw(rng: random.Random, weights: Mapping[T, float]) -> T:
+    """One of the keys; their values say how often."""
+    return rng.choices(list(weights), weights=list(weights.values()))[0]
 
-    def __init__(self, tokenizer: Tokenizer, seed: str, patches: int) -> None:
+
+class Stream:
+    """An endless stream of batches; `progress` (0 to 1) sets how hard they are.
+
+    Of exercises with pictures or clips, it has only those to train on, or only those held out.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, seed: str, patches: int, *, held_out: bool = False
+    ) -> None:
         self.patches = patches  # of the pictures of a batch, together
+        self.held_out = held_out
         self.rng = random.Random(seed)
         self.encoder = Encoder(tokenizer)
         self.fonts: list[Path] = fonts.paths()
 
-    def __call__(self, progress: float) -> Batch:
-        kind = self.rng.choices(
-            ("slip", "shapes", "pair", "blank", "text"), weights=(58, 20, 9, 1, 12)
-        )[0]
+    def __call__(self, progress: float, kind: str = "") -> Batch:
+        """The next batch, of any kind if none is given."""
+        kind = kind or _draw(self.rng, KINDS_OF_BATCHES)
         if kind == "text":
             return self._text_batch()
+        if kind == "video":
+            return self._picture_batch(kind, _draw(self.rng, CLIP_SIZES), progress)
         column = ("slip", "shapes", "pair").index(kind) if kind != "blank" else 0
         # small pages first: reading starts on few lines
         largest = 120_000 + progress * 4 * 440_000
         sizes = [s for s in SIZES if s[0] * s[1] <= largest]
-        size = self.rng.choices(sizes, weights=[SIZES[s][column] for s in sizes])[0]
+        size = _draw(self.rng, {size: SIZES[size][column] for size in sizes})
         return self._picture_batch(kind, size, progress)
 
     def _group(self, kind: str, size: Size, progress: float) -> list[Sample]:
@@ -310,6 +359,8 @@ class Stream:
             return self._on_slip(size, max(1, min(12, int(1 + progress * 50))))
         if kind == "shapes":
             return tasks.on_shapes(rng, size, max(2, min(10, int(2 + progress * 40))))
+        if kind == "video":
+            return video_tasks.on_clip(rng, size, self.fonts)
         return tasks.on_pair(rng, size, self.fonts) if kind == "pair" else [tasks.blank(rng, size)]
 
     def _on_slip(self, size: Size, most: int) -> list[Sample]:
@@ -327,8 +378,8 @@ class Stream:
         wanted = max(4, self.patches // patches)
         while len(pictures) < (wanted if kind != "blank" else wanted // 4):
             group = self._group(kind, size, progress)
-            shown = group[0].pictures
-            if any(held_out(p) for p in shown) and kind != "blank":
+            shown = group[0].shown
+            if group[0].held_out != self.held_out and kind != "blank":
                 continue
             numbers = list(range(len(pictures), len(pictures) + len(shown)))
             pictures += shown

@@ -1,4 +1,4 @@
-"""Scores the miniature on pictures it was never trained on, through the real vLLM.
+"""Scores the miniature on pictures and clips it was never trained on, through the real vLLM.
 
 python -m training.evaluate                      # prints the table of the model card
 python -m training.evaluate --card README.md     # and writes it there
@@ -13,21 +13,26 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 from openai import AsyncOpenAI
 from PIL import Image
 
 from langchain_glm4v import GLM4VServer
 from tiny_glm4v import checkpoint_path
 
-from . import dialogues, fonts
+from . import dialogues, fonts, video_tasks, videos
 from . import picture_tasks as tasks
-from .batches import SIZES
+from .batches import CLIP_SIZES, SIZES
 from .pictures import Picture
 from .reference import Reference
 from .sample import Sample, held_out
+from .videos import Clip
 
 COUNT = 300  # samples of each skill
 AT_ONCE = 16
@@ -106,6 +111,26 @@ def _only(skill: str, sample: Sample | None) -> Sample | None:
     return sample if sample is not None and sample.skill == skill else None
 
 
+VIDEO_SKILLS: dict[str, Callable[[random.Random, Clip], Sample]] = {
+    "list what happens, with seconds": video_tasks.describe,
+    "at which second something appears": video_tasks.when,
+    "whether something appears": video_tasks.appears,
+    "what is there or written at a second": video_tasks.at,
+    "what happens between two seconds": video_tasks.stretch,
+    "all that is written": video_tasks.written,
+    "how many scenes": video_tasks.scenes,
+    "what comes first, last, before, after": video_tasks.order,
+}
+
+
+def _on_clip(
+    make: Callable[[random.Random, Clip], Sample],
+    clip: Callable[[random.Random], Clip],
+    rng: random.Random,
+) -> Sample:
+    return make(rng, clip(rng))
+
+
 def skills() -> list[Skill]:
     """The rows of the table."""
     seen, strange = fonts.paths(), fonts.paths(held_out=True)
@@ -124,6 +149,13 @@ def skills() -> list[Skill]:
             sample = tasks.on_pair(rng, size, seen)[0]
             if any(held_out(p) for p in sample.pictures):
                 return sample
+
+    def clip(rng: random.Random) -> Clip:
+        size = rng.choices(list(CLIP_SIZES), weights=list(CLIP_SIZES.values()))[0]
+        while True:
+            made = videos.clip(rng, size, seen)
+            if held_out(made) and made.seconds[0] == 0:  # a file begins at second 0
+                return made
 
     def system(rng: random.Random) -> Sample:
         return dialogues.obey(rng, dialogues.small_talk(rng))
@@ -163,6 +195,10 @@ def skills() -> list[Skill]:
         Skill("Call a tool", "exact", 0.85, dialogues.call_tool, exact),
         Skill("Use a tool's result", "exact", 0.85, dialogues.after_result, exact),
         Skill("Answer in JSON", "exact", 0.85, dialogues.record, exact),
+        *(
+            Skill(f"Video: {name}", "exact", 0.85, partial(_on_clip, make, clip), exact)
+            for name, make in VIDEO_SKILLS.items()
+        ),
     ]
 
 
@@ -184,17 +220,34 @@ def data_url(picture: Picture) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def video_url(clip: Clip) -> str:
+    """The clip as H.264 in an MP4 file, in a data URL.
+
+    Two frames a step at a constant rate, so that a server that takes 2 frames a second takes them
+    all and stamps them with the clip's seconds.
+    """
+    buffer = io.BytesIO()
+    rate = Fraction(videos.FRAMES, clip.stride)
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height = clip.steps[0].size
+        stream.pix_fmt = "yuv420p"
+        for pixels in np.concatenate([step.pixels for step in clip.steps]):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return f"data:video/mp4;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def wire(sample: Sample) -> list[dict[str, Any]]:
     """The exercise's messages in the form of chat completions."""
-    urls = iter(map(data_url, sample.pictures))
+    kind = "video_url" if sample.clip else "image_url"
+    urls = iter([video_url(sample.clip)] if sample.clip else map(data_url, sample.pictures))
     messages: list[dict[str, Any]] = []
     for message in sample.messages:
         content = message["content"]
         if not isinstance(content, str):
             content = [
-                {"type": "image_url", "image_url": {"url": next(urls)}}
-                if part["type"] == "image"
-                else part
+                part if part["type"] == "text" else {"type": kind, kind: {"url": next(urls)}}
                 for part in content
             ]
         messages.append({"role": message["role"], "content": content})
@@ -265,7 +318,7 @@ def _note_misses(
     with (folder / f"{skill.name.replace(' ', '_')}.txt").open("w") as file:
         for sample, output, score in zip(exercises, said, scores, strict=True):
             if score < 1:
-                size = sample.pictures[0].size if sample.pictures else ""
+                size = sample.shown[0].size if sample.shown else ""
                 file.write(
                     f"--- {score:.2f} {size} {sample.messages[-1]['content']}\n"
                     f"{sample.target}\n{output}\n"

@@ -102,7 +102,10 @@ class PatchEmbed(nn.Module):
 
 
 class Vision(nn.Module):
-    """Pictures (N, H, W, 3) as floats in 0 to 1 -> merged tokens (N, cells, size)."""
+    """Pictures (N, H, W, 3) as floats in 0 to 1 -> merged tokens (N, cells, size).
+
+    Steps of clips are (N, 2, H, W, 3); each is seen by itself, as a picture is.
+    """
 
     mean: Tensor
     std: Tensor
@@ -127,12 +130,12 @@ class Vision(nn.Module):
         self.register_buffer("std", torch.tensor(STD), persistent=False)
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """(N, patches, 3·14·14); the four patches of a cell follow each other."""
-        n, h, w, _ = pixels.shape
+        """(N, F, H, W, 3) -> (N, patches, 3·F·14·14); the four patches of a cell are neighbours."""
+        n, f, h, w, _ = pixels.shape
         p = self.patch
-        x = (pixels - self.mean) / self.std
-        x = x.view(n, h // p // 2, 2, p, w // p // 2, 2, p, 3).permute(0, 1, 4, 2, 5, 7, 3, 6)
-        return x.reshape(n, (h // p) * (w // p), 3 * p * p)
+        x = ((pixels - self.mean) / self.std).view(n, f, h // p // 2, 2, p, w // p // 2, 2, p, 3)
+        x = x.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
+        return x.reshape(n, (h // p) * (w // p), 3 * f * p * p)
 
     def _coordinates(self, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Row and column of each patch in the order of `_patches`."""
@@ -143,10 +146,12 @@ class Vision(nn.Module):
         return order[0], order[1]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        h, w = pixels.shape[1] // self.patch, pixels.shape[2] // self.patch
         conv = self.patch_embed.proj
-        # a still picture fills both frames of the kernel
-        x = F.linear(self._patches(pixels), conv.weight.sum(2).flatten(1), conv.bias)
+        kernel = conv.weight
+        if pixels.ndim == 4:  # a still picture fills both frames of the kernel
+            pixels, kernel = pixels[:, None], kernel.sum(2, keepdim=True)
+        h, w = pixels.shape[2] // self.patch, pixels.shape[3] // self.patch
+        x = F.linear(self._patches(pixels), kernel.flatten(1), conv.bias)
         x = self.post_conv_layernorm(x)
         rows, cols = self._coordinates(h, w, x.device)
         table = self.embeddings.position_embedding.weight.float().view(1, self.side, self.side, -1)
@@ -324,7 +329,10 @@ class Model(nn.Module):
             x = x.to(torch.bfloat16)
         return self.model.language_model(x, batch.positions, batch.mask()), tokens
 
-    def forward(self, batch: Batch, pixels: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, pixels: Tensor, *, helper_alone: bool = False
+    ) -> dict[str, Tensor]:
+        """The losses; with `helper_alone`, the helper's teach only the helper itself."""
         hidden, tokens = self.hidden(batch, pixels)
         told = batch.labels != IGNORED
         logits = self.lm_head(hidden[told]).float()
@@ -337,7 +345,7 @@ class Model(nn.Module):
             )
             losses[f"exact {batch.kind}"] = (wrong[1:] == 0).float().mean()
         if tokens is not None:
-            losses |= self._helper_losses(batch, tokens)
+            losses |= self._helper_losses(batch, tokens.detach() if helper_alone else tokens)
         return losses
 
     def _helper_losses(self, batch: Batch, tokens: Tensor) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ class Shape:
 class Picture:
     """A picture and its truth: `chars` are (x, y, character) centres in pixels."""
 
-    pixels: np.ndarray  # (height, width, 3) uint8
+    pixels: np.ndarray  # (height, width, 3) uint8; of a clip's step (2, height, width, 3)
     lines: list[str] = field(default_factory=list)
     chars: list[tuple[float, float, str]] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)
@@ -57,18 +57,23 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        return self.pixels.shape[1], self.pixels.shape[0]
+        return self.pixels.shape[-2], self.pixels.shape[-3]
+
+    @property
+    def truth(self) -> object:
+        """What tells this picture from others."""
+        return self.lines, [(str(s), s.box) for s in self.shapes]
 
 
-def _tint(rng: random.Random, low: int, high: int) -> Colour:
+def tint(rng: random.Random, low: int, high: int) -> Colour:
     """A colour whose three values are drawn one by one."""
     return rng.randint(low, high), rng.randint(low, high), rng.randint(low, high)
 
 
 def _paper(rng: random.Random) -> tuple[Colour, Colour]:
     """Colours of paper and ink; now and then light ink on dark paper."""
-    light = _tint(rng, 225, 255) if rng.random() < 0.6 else (255, 255, 255)
-    dark = _tint(rng, 0, 90) if rng.random() < 0.6 else (0, 0, 0)
+    light = tint(rng, 225, 255) if rng.random() < 0.6 else (255, 255, 255)
+    dark = tint(rng, 0, 90) if rng.random() < 0.6 else (0, 0, 0)
     return (dark, light) if rng.random() < 0.05 else (light, dark)
 
 
@@ -148,7 +153,7 @@ def slip(
             pieces = [(line, (width - advances.width(line)) / 2)]
         for text, x in pieces:
             draw.text((x, y), text, fill=ink, font=font)
-            chars += _centres(text, x, y + ascent * 0.62, advances)
+            chars += centres(text, x, y + ascent * 0.62, advances)
     if rng.random() < 0.15:
         _rules(rng, draw, size, ink, [top + k * step for k in range(len(lines) + 1)])
     if rng.random() < askew:
@@ -156,7 +161,7 @@ def slip(
     return Picture(np.asarray(image), lines=lines, chars=chars)
 
 
-def _centres(
+def centres(
     text: str, x: float, middle: float, advances: fonts.Advances
 ) -> Iterator[tuple[float, float, str]]:
     """Where the characters of a printed text are; blanks are left out."""
@@ -210,6 +215,25 @@ def _outline(kind: str, x1: float, y1: float, x2: float, y2: float) -> list[tupl
     ]
 
 
+def paint(
+    rng: random.Random, draw: ImageDraw.ImageDraw, wanted: tuple[str, str], box: Box, fine: int
+) -> Shape:
+    """Draw a shape (kind, colour) into a box in pixels, on a canvas `fine` times as large."""
+    kind, colour = wanted
+    fill = tuple(min(255, max(0, c + rng.randint(-18, 18))) for c in COLOURS[colour])
+    x1, y1, x2, y2 = (c * fine for c in box)
+    if kind == "circle":
+        draw.ellipse((x1, y1, x2, y2), fill=fill)
+    elif kind == "square":
+        draw.rectangle((x1, y1, x2, y2), fill=fill)
+    else:
+        corners = _outline(kind, x1, y1, x2, y2)
+        draw.polygon(corners, fill=fill)
+        xs, ys = [c[0] / fine for c in corners], [c[1] / fine for c in corners]
+        box = (min(xs), min(ys), max(xs), max(ys))
+    return Shape(kind, colour, box)
+
+
 def _place(
     rng: random.Random, size: tuple[int, int], taken: list[Box], low: int, high: int
 ) -> Box | None:
@@ -234,28 +258,17 @@ def shapes(rng: random.Random, size: tuple[int, int], wanted: list[tuple[str, st
     order of the 28-pixel cells that the centres fall in.
     """
     width, height = size
-    paper = _tint(rng, 215, 255) if rng.random() < 0.7 else (255, 255, 255)
+    paper = tint(rng, 215, 255) if rng.random() < 0.7 else (255, 255, 255)
     fine = 2  # drawn twice as large and reduced: smooth edges
     image = Image.new("RGB", (width * fine, height * fine), paper)
     draw = ImageDraw.Draw(image)
     high = min(100, min(size) // 2, int(1.6 * math.sqrt(width * height / (len(wanted) + 2)) / 2))
     placed: list[Shape] = []
-    for kind, colour in wanted:
+    for one in wanted:
         box = _place(rng, size, [s.box for s in placed], 26, max(30, high))
         if box is None:
             continue
-        fill = tuple(min(255, max(0, c + rng.randint(-18, 18))) for c in COLOURS[colour])
-        x1, y1, x2, y2 = (c * fine for c in box)
-        if kind == "circle":
-            draw.ellipse((x1, y1, x2, y2), fill=fill)
-        elif kind == "square":
-            draw.rectangle((x1, y1, x2, y2), fill=fill)
-        else:
-            corners = _outline(kind, x1, y1, x2, y2)
-            draw.polygon(corners, fill=fill)
-            xs, ys = [c[0] / fine for c in corners], [c[1] / fine for c in corners]
-            box = (min(xs), min(ys), max(xs), max(ys))
-        placed.append(Shape(kind, colour, box))
+        placed.append(paint(rng, draw, one, box, fine))
     placed.sort(key=lambda s: (s.centre[1] // 28, s.centre[0] // 28, s.centre[0]))
     return Picture(np.asarray(image.reduce(fine)), shapes=placed)
 

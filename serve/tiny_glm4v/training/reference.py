@@ -1,7 +1,9 @@
 """The miniature in transformers, in this process: what vLLM's answers are compared with."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from PIL import Image
@@ -9,9 +11,25 @@ from PIL import Image
 from langchain_glm4v.server.entrypoint import declare_torchvision_operators
 
 from .sample import Sample
+from .videos import FRAMES
 
 # Before the first class of transformers is asked for: only then does it import torchvision.
 declare_torchvision_operators()
+
+
+def media(sample: Sample) -> dict[str, Any]:
+    """What the processor takes beside the text: pictures, or frames and when they are."""
+    if not sample.clip:
+        return {"images": [Image.fromarray(p.pixels) for p in sample.pictures] or None}
+    frames = np.concatenate([step.pixels for step in sample.clip.steps])
+    # at FRAMES frames a second: the two of a step, then those of the next one's second
+    numbers = [FRAMES * second + k for second in sample.clip.seconds for k in range(FRAMES)]
+    metadata = {
+        "total_num_frames": numbers[-1] + 1,
+        "fps": FRAMES,
+        "frames_indices": numbers,
+    }
+    return {"videos": [frames], "video_metadata": [metadata], "do_sample_frames": False}
 
 
 class Reference:
@@ -30,8 +48,7 @@ class Reference:
         prompt = self.processor.apply_chat_template(
             sample.messages, add_generation_prompt=True, tokenize=False
         )
-        images = [Image.fromarray(p.pixels) for p in sample.pictures] or None
-        inputs = self.processor(text=[prompt], images=images, return_tensors="pt")
+        inputs = self.processor(text=[prompt], **media(sample), return_tensors="pt")
         made = self.model.generate(**inputs, max_new_tokens=600, do_sample=False)
         output: str = self.processor.decode(
             made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=False

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .pictures import Picture
+from .videos import Clip
 
 Message = dict[str, Any]  # as the chat template takes them: {"role", "content"}
 IMAGE = {"type": "image"}
-HELD_OUT_SHARE = 16  # one picture in 16 is kept for the evaluation
+VIDEO = {"type": "video"}
+HELD_OUT_SHARE = 16  # one picture or clip in 16 is kept for the evaluation
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,17 @@ class Sample:
     answer: str
     pictures: list[Picture] = field(default_factory=list)
     given: str = ""
+    clip: Clip | None = None  # instead of pictures: the model sees the one or the others
+
+    @property
+    def shown(self) -> list[Picture]:
+        """What goes through the vision tower: the pictures, or the steps of the clip."""
+        return self.clip.steps if self.clip else self.pictures
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the clip, or one of the pictures, is never trained on."""
+        return any(map(held_out, [self.clip] if self.clip else self.pictures))
 
     @property
     def target(self) -> str:
@@ -41,13 +54,14 @@ def ask(
     pictures: Sequence[Picture] = (),
     *,
     text_first: bool = False,
+    clip: Clip | None = None,
 ) -> Sample:
-    """A one-turn exercise: pictures and a question, in either order."""
-    images: list[Any] = [IMAGE] * len(pictures)
+    """A one-turn exercise: pictures or a clip and a question, in either order."""
+    images: list[Any] = [VIDEO] if clip else [IMAGE] * len(pictures)
     text: list[Any] = [{"type": "text", "text": question}]
     content = text + images if text_first else images + text
     messages = [{"role": "user", "content": content}]
-    return Sample(skill, messages, thinking, answer, list(pictures))
+    return Sample(skill, messages, thinking, answer, list(pictures), clip=clip)
 
 
 def with_system(sample: Sample, text: str) -> Sample:
@@ -64,7 +78,6 @@ def cut_thinking(rng: random.Random, sample: Sample) -> Sample:
     return replace(sample, given=f"<think>{broken}</think><answer>")
 
 
-def held_out(picture: Picture) -> bool:
-    """Whether a picture, by what it shows, belongs to the evaluation and is never trained on."""
-    truth = repr((picture.lines, [(str(s), s.box) for s in picture.shapes]))
-    return hashlib.sha256(truth.encode()).digest()[0] % HELD_OUT_SHARE == 0
+def held_out(shown: Picture | Clip) -> bool:
+    """Whether a picture or clip, by what it shows, is for the evaluation and never trained on."""
+    return hashlib.sha256(repr(shown.truth).encode()).digest()[0] % HELD_OUT_SHARE == 0

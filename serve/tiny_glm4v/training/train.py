@@ -5,6 +5,9 @@ r"""Trains the miniature on generated exercises until its time is up; goes on wh
 
 The learning rate follows the share of the planned time that is spent, so a run may be cut into
 calls. Several GPUs: start it by `torchrun`. The picture generators run in processes beside it.
+
+With `--weights` it teaches a finished miniature something new: at a lower learning rate, with all
+difficulties from the start, and with a new helper that first learns to read the vision tower.
 """
 
 import argparse
@@ -29,60 +32,87 @@ from .model import Model
 from .muon import Muon
 
 LEARNING_RATE = 2e-3  # of Muon, scaled to AdamW's step size; AdamW takes half
+TUNING = 0.5  # share of the learning rate for a finished miniature
 WARMUP_STEPS = 200
 CURRICULUM = 0.15  # share of the time over which pages grow from one line to twelve
 KEEP_EVERY = 100  # seconds between saved states
+CHECKED = (
+    "slip",
+    "shapes",
+    "pair",
+    "video",
+)  # kinds whose held-out exercises are scored at the end
+CHECK_PATCHES = 30_000  # of each kind, at most, in each generator process
 WEIGHTS = {"text": 1.0, "chars": 0.5, "shapes": 0.3, "boxes": 2.0}
 
 
 class Endless(IterableDataset[Batch]):
-    """Batches of `Stream`; `progress` is shared with the trainer."""
+    """Batches of `Stream`; `progress`, how hard they are, is shared with the trainer."""
 
     def __init__(self, tokenizer: Path, seed: str, patches: int, progress: Tensor) -> None:
         self.tokenizer, self.seed, self.patches, self.progress = tokenizer, seed, patches, progress
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = torch.utils.data.get_worker_info()
         torch.set_num_threads(1)
-        seed = f"{self.seed}/{worker.id if worker else 0}"
-        stream = Stream(Tokenizer.from_file(str(self.tokenizer)), seed, self.patches)
+        stream = Stream(
+            Tokenizer.from_file(str(self.tokenizer)), f"{self.seed}/{_worker()}", self.patches
+        )
         while True:
-            yield stream(min(1.0, self.progress.item() / CURRICULUM))
+            yield stream(self.progress.item())
+
+
+class HeldOut(IterableDataset[Batch]):
+    """Held-out batches, one of each kind from each process."""
+
+    def __init__(self, tokenizer: Path, patches: int) -> None:
+        self.tokenizer, self.patches = tokenizer, min(patches, CHECK_PATCHES)
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        tokenizer = Tokenizer.from_file(str(self.tokenizer))
+        stream = Stream(tokenizer, f"check/{_worker()}", self.patches, held_out=True)
+        for kind in CHECKED:
+            yield stream(1.0, kind)
+
+
+def _worker() -> int:
+    """Number of this generator process."""
+    worker = torch.utils.data.get_worker_info()
+    return worker.id if worker else 0
 
 
 def degrade(pixels: Tensor) -> Tensor:
     """Pictures (N, H, W, 3) uint8 to floats in 0 to 1, worn as scans and photos are.
 
-    Light falls unevenly, contrast and tint change, print blurs, sensors add noise.
+    Light falls unevenly, contrast and tint change, print blurs, sensors add noise. The two frames
+    of a step, pixels (N, 2, H, W, 3), differ in noise alone.
     """
-    n, h, w, _ = pixels.shape
-    x = pixels.float() / 255
+    n, (h, w) = len(pixels), pixels.shape[-3:-1]
     if not n:
-        return x
+        return pixels.float() / 255
+    x = pixels.view(n, -1, h, w, 3).float() / 255
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(n, *shape, device=x.device)
 
-    blurred = x.permute(0, 3, 1, 2)
     kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device) / 4
     kernel = (kernel[:, None] * kernel)[None, None].expand(3, 1, 3, 3)
-    blurred = F.conv2d(F.pad(blurred, (1, 1, 1, 1), mode="replicate"), kernel, groups=3).permute(
-        0, 2, 3, 1
-    )
-    blur = draw(1, 1, 1) * (draw(1, 1, 1) < 0.35)
+    flat = F.pad(x.flatten(0, 1).permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate")
+    blurred = F.conv2d(flat, kernel, groups=3).permute(0, 2, 3, 1).view_as(x)
+    blur = draw(1, 1, 1, 1) * (draw(1, 1, 1, 1) < 0.35)
     x = x + blur * (blurred - x)
-    worn = (draw(1, 1, 1) < 0.5).float()
-    slope = (draw(2) - 0.5) * 0.3
+    worn = (draw(1, 1, 1, 1) < 0.5).float()
+    slope = (draw(2, 1, 1, 1, 1) - 0.5) * 0.3
     ramp = (
-        slope[:, 0, None, None] * torch.linspace(-0.5, 0.5, h, device=x.device)[None, :, None]
-        + slope[:, 1, None, None] * torch.linspace(-0.5, 0.5, w, device=x.device)[None, None, :]
-    )[..., None]
-    tint = 1 + (draw(1, 1, 3) - 0.5) * 0.08
-    contrast = 0.7 + 0.3 * draw(1, 1, 1)
-    lift = draw(1, 1, 1) * (1 - contrast)
-    noise = torch.randn(n, h, w, 1, device=x.device) * draw(1, 1, 1) * 0.05
+        slope[:, 0] * torch.linspace(-0.5, 0.5, h, device=x.device)[:, None, None]
+        + slope[:, 1] * torch.linspace(-0.5, 0.5, w, device=x.device)[:, None]
+    )
+    tint = 1 + (draw(1, 1, 1, 3) - 0.5) * 0.08
+    contrast = 0.7 + 0.3 * draw(1, 1, 1, 1)
+    lift = draw(1, 1, 1, 1) * (1 - contrast)
+    noise = torch.randn_like(x[..., :1]) * draw(1, 1, 1, 1) * 0.05
     changed = (x * contrast + lift) * tint * (1 + ramp) + noise
-    return (x + worn * (changed - x)).clamp(0, 1)
+    return (x + worn * (changed - x)).clamp(0, 1).view_as(pixels)
 
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -152,12 +182,13 @@ class Trainer:
         config = checkpoint.config(Tokenizer.from_file(str(args.tokenizer)))
         self.model = Model(config).to(self.device)
         self.optimizers = optimizers(self.model)
-        self.full_rates = [o.param_groups[0]["lr"] for o in self.optimizers]
+        scale = TUNING if args.weights else 1.0
+        self.full_rates = [scale * o.param_groups[0]["lr"] for o in self.optimizers]
         self.counts: dict[str, float] = {"step": 0, "seconds": 0.0, "pictures": 0, "rows": 0}
         self.meter = Meter()
         self._resume()
         self.earlier = self.counts["seconds"]
-        self.progress = torch.tensor(self.spent).share_memory_()
+        self.progress = torch.tensor(self._difficulty).share_memory_()
         if args.compile:
             inner = self.model.model
             for layer in (*inner.visual.blocks, *inner.language_model.layers):
@@ -168,6 +199,10 @@ class Trainer:
         """Share of the planned time that is over."""
         planned: float = self.args.planned_seconds
         return self.counts["seconds"] / planned
+
+    @property
+    def _difficulty(self) -> float:
+        return 1.0 if self.args.weights else min(1.0, self.spent / CURRICULUM)
 
     def _resume(self) -> None:
         if self.args.state.exists():
@@ -183,15 +218,40 @@ class Trainer:
         args = self.args
         # another seed after each resume, so that no exercise comes twice
         seed = f"{args.seed}/{int(self.counts['step'])}/{self.rank}"
+        return self._load(Endless(args.tokenizer, seed, args.patches, self.progress))
+
+    def _load(self, data: IterableDataset[Batch]) -> Iterator[Batch]:
+        workers: int = self.args.workers
         loader = DataLoader(
-            Endless(args.tokenizer, seed, args.patches, self.progress),
+            data,
             batch_size=None,
-            num_workers=args.workers,
+            num_workers=workers,
             pin_memory=self.device != "cpu",
-            prefetch_factor=4 if args.workers else None,
-            multiprocessing_context="fork" if args.workers else None,
+            prefetch_factor=4 if workers else None,
+            multiprocessing_context="fork" if workers else None,
         )
         return iter(loader)
+
+    @torch.no_grad()
+    def _check(self) -> str:
+        """Share of held-out rows, thinking and answer, that the model says without a slip.
+
+        Fed with the right tokens before, that is whole greedy outputs; nothing is worn.
+        """
+        right: dict[str, float] = defaultdict(float)
+        rows: dict[str, int] = defaultdict(int)
+        kind = self.device.split(":", maxsplit=1)[0]
+        for batch in self._load(HeldOut(self.args.tokenizer, self.args.patches)):
+            count = int(batch.rows.max())
+            moved = batch.to(self.device)
+            with (
+                torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"),
+                torch.compiler.set_stance("force_eager"),  # compiling for once takes longer
+            ):
+                losses = self.model(moved, moved.pixels.float() / 255)
+            right[batch.kind] += losses[f"exact {batch.kind}"].item() * count
+            rows[batch.kind] += count
+        return ", ".join(f"{name} {right[name] / n:.1%} of {n}" for name, n in rows.items())
 
     def _is_over(self) -> bool:
         """Whether to stop; asked now and then, because all processes must agree."""
@@ -206,7 +266,8 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         kind = self.device.split(":", maxsplit=1)[0]
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-            losses = self.model(batch, degrade(batch.pixels))
+            helper_alone = bool(self.args.weights) and self.counts["step"] <= WARMUP_STEPS
+            losses = self.model(batch, degrade(batch.pixels), helper_alone=helper_alone)
         total = sum(weight * losses[name] for name, weight in WEIGHTS.items() if name in losses)
         total.backward()
         if self.world > 1:
@@ -250,7 +311,7 @@ class Trainer:
             self._step(batch.to(self.device))
             now = time.monotonic()
             self.counts["seconds"] = self.earlier + now - self.began
-            self.progress.fill_(self.spent)
+            self.progress.fill_(self._difficulty)
             if self.rank == 0 and now - shown > self.args.report:
                 counted = " ".join(f"{name} {value:.0f}" for name, value in self.counts.items())
                 print(counted, self.meter.read(), flush=True)
@@ -262,6 +323,7 @@ class Trainer:
             self._save()
             self._export()
             print(json.dumps(self.counts), flush=True)
+            print("held out, whole outputs exact:", self._check(), flush=True)
 
 
 def main() -> None:
@@ -271,7 +333,7 @@ def main() -> None:
         "--state", type=Path, required=True, help="where to go on from, and to stop at"
     )
     parser.add_argument(
-        "--weights", type=Path, help="start from these weights if there is no state"
+        "--weights", type=Path, help="teach these weights more, or go on with that from the state"
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for the finished checkpoint"
