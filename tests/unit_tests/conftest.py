@@ -1,5 +1,6 @@
 """A vLLM that is none: it answers as one with the miniature, but writes what a test says."""
 
+import importlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,12 +10,16 @@ from typing import Any
 import httpx
 import pytest
 from jinja2 import Environment
+from PIL import Image
 from tokenizers import Tokenizer
 
 import tiny_glm4v
 from langchain_glm4v import ChatGLM4V, chat_models
 from langchain_glm4v.abilities import Answer, Question
 from langchain_glm4v.server.options import CHAT_TEMPLATE
+
+# Parts of its type hints want NumPy's of another version.
+av: Any = importlib.import_module("av")
 
 CONTEXT = 8192
 # What the template that comes with the model does, as far as texts go.
@@ -158,6 +163,20 @@ class Events(httpx.SyncByteStream, httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for event in self:
             yield event
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 4 s that grows lighter."""
+    path = tmp_path_factory.mktemp("film") / "lighter.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 10)
+        stream.width, stream.height, stream.pix_fmt = 112, 84, "yuv420p"
+        for number in range(40):
+            image = Image.new("RGB", (112, 84), (number * 5,) * 3)
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode(None))
+    return path
 
 
 @pytest.fixture

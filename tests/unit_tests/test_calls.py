@@ -3,11 +3,12 @@
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from langchain_glm4v import ChatGLM4V
@@ -235,3 +236,15 @@ def test_building_a_model_asks_nothing(writer: type[Any], vllm: Any) -> None:
     model.with_boxes()
 
     assert vllm.asked == []
+
+
+def test_a_server_that_is_not_told_seconds_gets_a_film(vllm: Any, writer: Any, film: Path) -> None:
+    refusal = "Per-request media_io_kwargs are disabled by default because they can change …"
+    server = writer(vllm, TEXT, lambda body: refusal if "media_io_kwargs" in body else None)
+    model = server.model()
+
+    for _ in range(2):
+        model.invoke([HumanMessage([{"type": "video", "path": str(film)}, "What is it?"])])
+
+    sent = [body["messages"][0]["content"][0]["video_url"]["url"][:15] for body in server.bodies]
+    assert sent == ["data:video/jpeg", "data:video/mp4;", "data:video/mp4;"]

@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -814,3 +816,22 @@ def test_a_server_that_fetches_nothing_is_sent_no_remote_picture() -> None:
     remote = {"type": "image", "url": "https://example.invalid/a.png"}
     with pytest.raises(MediaError, match=r"fetches nothing .*'https://example.invalid/a.png'"):
         planned([HumanMessage([remote])], server=server)
+    remote = {"type": "video", "url": "https://example.invalid/a.mp4"}
+    with pytest.raises(MediaError, match=r"fetches nothing .*a.mp4': download the video"):
+        planned([HumanMessage([remote])], server=server)
+
+
+def test_the_seconds_of_a_video_go_beside_it(film: Path) -> None:
+    asked = [HumanMessage([{"type": "video", "path": film, "start": 1, "end": 3, "fps": 1}])]
+    payload = planned(asked, server=server_of(replace(VLLM, frames=True))).payload
+
+    said = payload["extra_body"]["media_io_kwargs"]["video"]
+    assert said["frames_indices"] == [1000, 2000]
+    assert json.loads(json.dumps(payload))["messages"][0]["content"][0].keys() == {
+        "type",
+        "video_url",
+    }
+    plain = planned(asked).payload
+    assert "media_io_kwargs" not in plain["extra_body"]
+    url = plain["messages"][0]["content"][0]["video_url"]["url"]
+    assert url.startswith("data:video/mp4;base64,")
