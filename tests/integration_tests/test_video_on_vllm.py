@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -143,14 +144,11 @@ def test_the_count_is_that_of_the_server(
         temperature=0,
         max_tokens=8,
     )
-    if form == "mp4":  # as from a server without --trust-request-mm-kwargs
-        look_up = chat_models.look_up
-
-        def without_frames(*args: Any) -> Any:
-            return chat_models.replace((yield from look_up(*args)), frames=False)
-
-        monkeypatch.setattr(chat_models, "_abilities", {})
-        monkeypatch.setattr(chat_models, "look_up", without_frames)
+    model.get_num_tokens_from_messages([HumanMessage("Hi")])  # finds out what the server can do
+    noted = chat_models._abilities
+    key = model._abilities_key(server.served_model_name)
+    # Without frames, it is as a server without --trust-request-mm-kwargs.
+    monkeypatch.setitem(noted, key, replace(noted[key], frames=form == "frames"))
     video = {"type": "video", "path": str(films["10 s"]), "start": 1.5}
     picture = {"type": "image", "url": f"data:image/png;base64,{png()}"}
     for messages in (
