@@ -36,8 +36,8 @@ class Preparation:
     Attributes:
         video: How the server is told the seconds of a video: see `media.video`.
         fetches: Whether media of the network are fetched here. If not, the URL of a picture or
-            video goes to the server as it is; a PDF is fetched in any case, because its pages are
-            what is sent.
+            video goes to the server as it is. A PDF is fetched in any case, because its pages are
+            what is sent, and so is a medium of which only a part, or a smaller form, is wanted.
         allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
     """
 
@@ -51,7 +51,7 @@ class Preparation:
         Raises:
             MediaError: If it cannot be sent.
         """
-        if medium.is_remote and not self.fetches and medium.kind != "PDF":
+        if medium.is_remote and not (self.fetches or medium.options or medium.kind == "PDF"):
             make = picture_part if medium.kind == "picture" else video_part
             return [make(str(medium.source))]
         key = self._key(medium)

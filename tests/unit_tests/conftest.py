@@ -4,6 +4,7 @@ And a web server that answers whatever a test says.
 """
 
 import http.server
+import importlib
 import json
 import re
 import ssl
@@ -17,13 +18,17 @@ from typing import Any
 import httpx
 import pytest
 from jinja2 import Environment
+from PIL import Image
 from tokenizers import Tokenizer
 
 import tiny_glm4v
-from langchain_glm4v import ChatGLM4V, chat_models
+from langchain_glm4v import ChatGLM4V, chat_models, preparation
 from langchain_glm4v.abilities import Answer, Question
 from langchain_glm4v.server.options import CHAT_TEMPLATE
 from langchain_glm4v.server.probes import CONVERSATION
+
+# Parts of its type hints want NumPy's of another version.
+av: Any = importlib.import_module("av")
 
 CONTEXT = 8192
 # What the template that comes with the model does, as far as texts go.
@@ -176,6 +181,20 @@ class Events(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield event
 
 
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 4 s that grows lighter."""
+    path = tmp_path_factory.mktemp("film") / "lighter.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 10)
+        stream.width, stream.height, stream.pix_fmt = 112, 84, "yuv420p"
+        for number in range(40):
+            image = Image.new("RGB", (112, 84), (number * 5,) * 3)
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode(None))
+    return path
+
+
 @pytest.fixture
 def vllm() -> TinyVLLM:
     """A vLLM with our template."""
@@ -196,9 +215,10 @@ def writer() -> type[Writer]:
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is known of any server."""
+    """Nothing is known of any server or medium."""
     monkeypatch.setattr(chat_models, "_abilities", {})
     monkeypatch.setattr(chat_models, "_uploads", {})
+    monkeypatch.setattr(preparation, "_kept", preparation._Kept())
 
 
 class Web(http.server.ThreadingHTTPServer):

@@ -50,6 +50,7 @@ def test_vllm_with_our_template(vllm: Ask) -> None:
         is_vllm=True,
         continues=True,
         budget=True,
+        frames=True,
     )
 
 

@@ -299,3 +299,19 @@ def test_building_a_model_asks_nothing(writer: type[Any], vllm: Any) -> None:
     model.with_boxes()
 
     assert vllm.asked == []
+
+
+def test_a_server_that_is_not_told_seconds_gets_a_film(vllm: Any, writer: Any, film: Path) -> None:
+    refusal = "Per-request media_io_kwargs are disabled by default because they can change …"
+    server = writer(vllm, TEXT, lambda body: refusal if "media_io_kwargs" in body else None)
+    model = server.model()
+
+    for _ in range(2):
+        model.invoke([HumanMessage([{"type": "video", "path": str(film)}, "What is it?"])])
+
+    sent = [body["messages"][0]["content"][0]["video_url"] for body in server.bodies]
+    assert [video and video["url"][:15] for video in sent] == [
+        "data:video/jpeg",
+        "data:video/mp4;",
+        None,  # the server has it by now
+    ]

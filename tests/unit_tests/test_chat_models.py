@@ -653,7 +653,7 @@ def test_profile_by_name() -> None:
     assert profile["max_input_tokens"] == 65_536
     assert profile["image_inputs"] is True
     assert profile["tool_calling"] is True
-    assert profile["video_inputs"] is False
+    assert profile["video_inputs"] is True
     assert ChatGLM4V(model="somebody/something").profile is None
 
 

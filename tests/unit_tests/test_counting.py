@@ -16,8 +16,10 @@ import tiny_glm4v
 from langchain_glm4v.counting import PICTURE, masked, upper_bound
 from langchain_glm4v.errors import UnsupportedMediaError
 from langchain_glm4v.media import image
+from langchain_glm4v.media.video import Form, clip
 from langchain_glm4v.messages import neutralise
 from langchain_glm4v.server.options import CHAT_TEMPLATE
+from langchain_glm4v.turns import VideoPart
 
 Turn = dict[str, Any]
 
@@ -89,6 +91,29 @@ def test_a_picture_that_the_server_fetches() -> None:
 
     assert masked(wire)[1] == 6143
     assert upper_bound(wire) == 6 + 6146
+
+
+@pytest.mark.parametrize("form", ["frames", "mp4"])
+def test_a_video(film: Path, form: Form) -> None:
+    sent = clip(film, form=form, start=2)
+    wire: list[Turn] = [{"role": "user", "content": [text("a"), VideoPart(sent), text("b")]}]
+    plain, extra = masked(wire)
+
+    first = 2 if form == "frames" else 0
+    steps = f"{PICTURE}{first}{PICTURE}{first + 1}"
+    shown = f"a<|begin_of_video|>{steps}<|end_of_video|>b"
+    assert plain == [{"role": "user", "content": [text(shown)]}]
+    assert (sent.tokens, extra) == (24, 22)
+    # digits are one token each for the miniature
+    assert upper_bound(wire) == tokens(plain) + extra == 6 + 2 + sent.prompt_tokens
+
+
+def test_a_video_that_the_server_fetches() -> None:
+    url = {"type": "video_url", "video_url": {"url": "https://host/a.mp4"}}
+    wire = [{"role": "user", "content": [url]}]
+
+    assert masked(wire)[1] == 30_000 + 300 * 7
+    assert upper_bound(wire) == 6 + 30_002 + 300 * 7
 
 
 def test_native_tool_calls_are_counted() -> None:

@@ -16,6 +16,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langchain_core.messages.content import create_video_block
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 from PIL import Image
 
@@ -27,6 +28,7 @@ from langchain_glm4v.errors import (
 )
 from langchain_glm4v.media import image
 from langchain_glm4v.media.document import pdf_page_images
+from langchain_glm4v.media.video import clip
 from langchain_glm4v.messages import neutralise, to_wire
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.profiles import CONTROL_TOKENS
@@ -118,7 +120,7 @@ def test_pictures_in_the_network(png: Path, web: Any) -> None:
     media = Preparation(allow_hosts=["127.0.0.1"])
 
     assert to_wire([HumanMessage(blocks)], media=media)[0]["content"] == [part(png)] * len(blocks)
-    assert web.paths == ["/cat?key=1"] * len(blocks)
+    assert web.paths == ["/cat?key=1"] * 2  # once for each spelling
 
 
 def test_something_else_in_the_network(web: Any) -> None:
@@ -455,7 +457,7 @@ def test_other_texts_stay_as_they_are(text: str) -> None:
     assert neutralise(text) == text
 
 
-@pytest.mark.parametrize("kind", ["video", "audio", "input_audio", "tool_result", None])
+@pytest.mark.parametrize("kind", ["audio", "input_audio", "tool_result", None])
 def test_other_blocks_are_refused(kind: str | None) -> None:
     with pytest.raises(UnsupportedMediaError, match=r"accepted are text, image, image_url, file"):
         to_wire([HumanMessage([{"type": kind, "base64": "AA=="}])])
@@ -472,6 +474,8 @@ def test_other_blocks_are_refused(kind: str | None) -> None:
         ({"type": "file", "file": {"file_id": "x"}}, "no PDF: add url, path or base64"),
         ({"type": "image_url", "image_url": {}}, '"url": '),
         ({"type": "image_url", "image_url": {"url": 7}}, '"url": '),
+        ({"type": "video"}, "no video: add url, path or base64"),
+        ({"type": "video_url", "video_url": {"url": 7}}, '"url": '),
         ({"type": "text"}, "'text': "),
         ({"type": "text", "text": None}, "'text': "),
     ],
@@ -492,6 +496,58 @@ def test_empty_fields_of_a_block_do_not_count(png: Path) -> None:
     block = {"type": "image", "url": None, "base64": None, "path": str(png)}
     content = to_wire([HumanMessage([block])])[0]["content"]
     assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
+
+
+def test_every_form_of_a_video(film: Path) -> None:
+    data = base64.b64encode(film.read_bytes()).decode()
+    options: dict[str, Any] = {"fps": 1, "start": 1, "end": 3}
+    blocks: list[str | dict[str, Any]] = [
+        {"type": "video", "path": film, **options},
+        {"type": "video", "url": f"file://{film}", "extras": options},
+        {"type": "video", "base64": data, "mime_type": "video/mp4", **options},
+        dict(create_video_block(base64=data, mime_type="video/mp4", **options)),
+        {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}, **options},
+        {"type": "video_url", "video_url": str(film), "extras": options},
+    ]
+    sent = clip(film, fps=1, start=1, end=3)
+    for block in blocks:
+        part = to_wire([HumanMessage([block])])[0]["content"][0]
+        assert part == {"type": "video_url", "video_url": {"url": sent.url}}
+        assert part.clip == sent
+        small = to_wire([HumanMessage([block])], media=Preparation(video="mp4"))[0]["content"][0]
+        assert small["video_url"]["url"].startswith("data:video/mp4;base64,")
+
+
+def test_a_video_in_the_network(film: Path, web: Any) -> None:
+    url = web.give("/film.mp4", film.read_bytes())
+    whole = HumanMessage([{"type": "video", "url": url}])
+    fetched = to_wire([whole], Preparation(allow_hosts=["127.0.0.1"]))[0]["content"]
+    assert fetched[0].clip == clip(film)
+
+    passed = Preparation(fetches=False, allow_hosts=["127.0.0.1"])
+    sent = to_wire([whole], passed)[0]["content"]
+    assert sent == [{"type": "video_url", "video_url": {"url": url}}]
+    part = HumanMessage([{"type": "video", "url": url, "fps": 1}])
+    assert to_wire([part], passed)[0]["content"][0].clip == clip(film, fps=1)
+
+
+def test_of_several_videos_the_last_is_sent(film: Path, tmp_path: Path) -> None:
+    gone = {"type": "video", "path": tmp_path / "gone.mp4"}  # not even read
+    messages = [
+        HumanMessage([gone, "What is it?"]),
+        AIMessage("A film."),
+        HumanMessage([{"type": "video", "path": film}, "And this?"]),
+        AIMessage("Another."),
+        HumanMessage("Sure?"),
+    ]
+    first, _, third, *_ = to_wire(messages)
+
+    text = "[an earlier video is left out]What is it?"
+    assert first["content"] == [{"type": "text", "text": text}]
+    assert [part["type"] for part in third["content"]] == ["video_url", "text"]
+    assert messages[0].content[0] == gone
+    with pytest.raises(MediaError, match="the last turn has 2 videos, and the model takes one"):
+        to_wire([HumanMessage([gone]), HumanMessage([gone]), AIMessage("Begun")])
 
 
 def test_a_missing_picture(tmp_path: Path) -> None:

@@ -264,3 +264,17 @@ def test_the_digest_without_files() -> None:
     assert media_digest([HumanMessage(blocks), HumanMessage("Hi")]) == ""
     with pytest.raises(MediaNotFoundError):
         media_digest([HumanMessage([{"type": "image", "path": "/no/such.png"}])])
+
+
+def test_a_video_becomes_a_file_with_its_options(film: Path, tmp_path: Path) -> None:
+    data = base64.b64encode(film.read_bytes()).decode()
+    message = HumanMessage([{"type": "video", "base64": data, "fps": 1}])
+
+    (kept,) = to_files([message], tmp_path)
+
+    block = kept.content[0]
+    assert isinstance(block, dict)
+    assert (block["type"], block["fps"]) == ("video", 1)
+    assert Path(block["path"]).read_bytes() == film.read_bytes()
+    assert to_wire([kept]) == to_wire([message])
+    assert media_digest([kept])

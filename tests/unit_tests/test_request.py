@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -883,3 +885,20 @@ def test_a_private_address_is_refused_before_anything_is_asked(web: Any) -> None
         planned([HumanMessage([{"type": "image", "url": web.url}])], server=server)
 
     assert web.connections == 0
+
+
+def test_the_seconds_of_a_video_go_beside_it(film: Path) -> None:
+    asked = [HumanMessage([{"type": "video", "path": film, "start": 1, "end": 3, "fps": 1}])]
+    payload = planned(asked, server=server_of(replace(VLLM, frames=True))).payload
+
+    said = payload["extra_body"]["media_io_kwargs"]["video"]
+    assert said["frames_indices"] == [1000, 2000]
+    assert json.loads(json.dumps(payload))["messages"][0]["content"][0].keys() == {
+        "type",
+        "uuid",
+        "video_url",
+    }
+    plain = planned(asked).payload
+    assert "media_io_kwargs" not in plain["extra_body"]
+    url = plain["messages"][0]["content"][0]["video_url"]["url"]
+    assert url.startswith("data:video/mp4;base64,")

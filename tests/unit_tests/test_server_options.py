@@ -132,6 +132,10 @@ def test_command_leaves_unset_what_vllm_finds_out() -> None:
     assert "--max-model-len" not in arguments(ServerOptions("tiny"))
 
 
+def test_requests_may_tell_the_seconds_of_a_video() -> None:
+    assert "--trust-request-mm-kwargs" in command(ServerOptions("tiny"), LOCAL, GPU, 1)
+
+
 def test_extra_arguments_come_last_and_so_win() -> None:
     extra = ("--dtype", "half")
     assert tuple(command(ServerOptions("tiny", extra_args=extra), LOCAL, GPU, 1)[-2:]) == extra

@@ -316,6 +316,7 @@ class _Timeline:
             never shown, only needed for others, are among them. In the mode "count" as `ticks`.
         keys: Which of the packets are keyframes.
         mode: How frames are found.
+        turn: What makes frames upright: the name of a transposition of Pillow's.
     """
 
     info: VideoInfo
@@ -326,6 +327,7 @@ class _Timeline:
     order: "array[int]"
     keys: "array[int]"
     mode: Mode
+    turn: str | None
 
     @property
     def length(self) -> Fraction:
@@ -381,6 +383,7 @@ class _Job:
     order: "array[int]"
     keys: "array[int]"
     mode: Mode
+    turn: str | None
 
 
 # ---- in the caller's process: numbers, no byte of a film ----
@@ -475,6 +478,7 @@ def _job(path: str, origin: str, timeline: _Timeline, sample: _Sample, wish: _Wi
         order=timeline.order,
         keys=timeline.keys,
         mode=timeline.mode,
+        turn=timeline.turn,
     )
 
 
@@ -600,7 +604,8 @@ def _read_timeline(path: str, origin: str) -> _Timeline:
                 "cut it into pieces"
             )
         size = (round(first.width * (stream.sample_aspect_ratio or 1)), first.height)
-        width, height = size[::-1] if _turn(first) in _SIDEWAYS else size
+        turn = _turn(first)
+        width, height = size[::-1] if turn in _SIDEWAYS else size
         info = VideoInfo(
             width=width,
             height=height,
@@ -619,6 +624,7 @@ def _read_timeline(path: str, origin: str) -> _Timeline:
             order=order,
             keys=array("q", (at for at, packet in enumerate(packets) if packet.is_key)),
             mode=mode,
+            turn=turn,
         )
 
 
@@ -666,7 +672,10 @@ def _duration_at(tick: int, packets: Iterable[_Packet]) -> int:
 
 
 def _turn(frame: "VideoFrame") -> str | None:
-    """What makes a frame upright: the name of a transposition of Pillow's."""
+    """What makes frames upright; of one frame alone, for a frame that was asked is kept for long.
+
+    Its side data and the frame refer to each other, until Python looks for such circles.
+    """
     from av.sidedata.sidedata import Type  # noqa: PLC0415 - as above
 
     data: Any = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
@@ -864,16 +873,15 @@ def _keeper(job: _Job) -> "Callable[[VideoFrame], Any]":
 
     scaler = av.video.reformatter.VideoReformatter()
     upright = (job.width, job.height)
+    width, height = upright[::-1] if job.turn in _SIDEWAYS else upright
 
     def keep(frame: "VideoFrame") -> Any:
-        turn = _turn(frame)
-        width, height = upright[::-1] if turn in _SIDEWAYS else upright
         # In one step, as the model's processor has it; a thread has one core, not all.
         scaled = scaler.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
         plane: Any = scaled.planes[0]
         picture = Image.frombuffer("RGB", (width, height), plane, "raw", "RGB", plane.line_size, 1)
-        if turn is not None:
-            picture = picture.transpose(Image.Transpose[turn])
+        if job.turn is not None:
+            picture = picture.transpose(Image.Transpose[job.turn])
         if job.rate is None:
             return _jpeg(picture)
         return av.VideoFrame.from_image(picture).reformat(format="yuv420p")
