@@ -1,6 +1,6 @@
 """LangChain messages into the messages of a chat-completions request.
 
-    HumanMessage, SystemMessage   text and pictures, order kept; a PDF as a picture of each page
+    HumanMessage, SystemMessage   text and pictures, order kept; a PDF or TIFF as its pages
     AIMessage                     its answer and tool calls: the model wants no past thinking
     ToolMessage                   a user turn with `<tool_response>`, or a tool turn
     ChatMessage                   by its role
@@ -52,7 +52,7 @@ _CHAT_ROLES = {
 }
 # Type of a block -> how one with a medium is written.
 _MEDIA_FORMS = {
-    "image": "add url, path, or base64 with its mime_type, a string each",
+    "image": "add url, path, or base64 with its mime_type, a string each, or a PIL image as image",
     "image_url": 'write {"type": "image_url", "image_url": {"url": …}}',
     "file": "add url, path or base64 of a PDF, a string each",
     "document": 'write {"type": "document", "source": {"type": "base64", "data": …}}',
@@ -229,7 +229,9 @@ def _parts(block: Any) -> list[Part]:
 
 def _picture_urls(medium: media_blocks.Medium) -> list[str]:
     if medium.kind == "picture":
-        return [image.to_url(medium.source)]
+        if medium.is_remote:
+            return [str(medium.source)]
+        return [picture.url for picture in image.prepare(medium.source, **medium.options)]
     pages = document.pdf_page_images(medium.source)
     return [image.data_url(page, "image/jpeg") for page in pages]
 

@@ -261,3 +261,17 @@ def test_the_digest_without_files() -> None:
     assert media_digest([HumanMessage(blocks), HumanMessage("Hi")]) == ""
     with pytest.raises(MediaNotFoundError):
         media_digest([HumanMessage([{"type": "image", "path": "/no/such.png"}])])
+
+
+def test_images_of_pils_become_files_and_count_in_the_digest(tmp_path: Path) -> None:
+    def message(colour: str) -> HumanMessage:
+        return HumanMessage([{"type": "image", "image": Image.new("RGB", (8, 8), colour)}])
+
+    [stored] = to_files([message("red")], tmp_path)
+    [block] = stored.content
+    assert isinstance(block, dict)
+    with Image.open(block.pop("path")) as written:
+        assert (written.size, written.getpixel((0, 0))) == ((8, 8), (255, 0, 0))
+    assert block == {"type": "image"}
+    assert media_digest([message("red")]) == media_digest([message("red")])
+    assert media_digest([message("red")]) != media_digest([message("blue")])
