@@ -342,7 +342,7 @@ def test_an_image_of_pils_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     exif = Image.Exif()
     exif[0x0112] = 8
-    scene(600, 400).transpose(TURNS[8] or 0).save(path, exif=exif)
+    scene(600, 400).transpose(Image.Transpose.ROTATE_270).save(path, exif=exif)
 
     with Image.open(path) as lazy:
         sent = only(lazy, longest_side=84)

@@ -268,7 +268,7 @@ def test_images_of_pils_become_files_and_count_in_the_digest(tmp_path: Path) -> 
         return HumanMessage([{"type": "image", "image": Image.new("RGB", (8, 8), colour)}])
 
     [stored] = to_files([message("red")], tmp_path)
-    [block] = stored.content
+    block = stored.content[0]
     assert isinstance(block, dict)
     with Image.open(block.pop("path")) as written:
         assert (written.size, written.getpixel((0, 0))) == ((8, 8), (255, 0, 0))
