@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +429,30 @@ def test_a_picture_cut_short(tmp_path: Path, kind: str, limits: dict[str, int]) 
         UnsupportedMediaError, match=r"half.jpg' is not a picture, or a damaged one"
     ):
         prepare(path, **limits)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damage_is_found_wherever_pillow_finds_it(kind: str) -> None:
+    whole = saved(noise(120, 90), kind)
+    ends = [len(whole) * part // 20 for part in range(1, 20)]
+    damaged = [whole[:end] for end in (*ends, *(len(whole) - cut for cut in range(1, 25)))]
+    for at in range(40, len(whole), len(whole) // 20):
+        damaged.append(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+
+    for data in damaged:
+        assert is_readable(decoded_by_pillow, data) == is_readable(prepare, data)
+
+
+def decoded_by_pillow(data: bytes) -> None:
+    Image.open(io.BytesIO(data)).load()
+
+
+def is_readable(read: Callable[[bytes], object], data: bytes) -> bool:
+    try:
+        read(data)
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def test_a_strip_that_is_too_narrow() -> None:

@@ -304,10 +304,15 @@ def _can_go(picture: "Image.Image", data: bytes) -> bool:
         or getattr(picture, "is_animated", False)
         or len(data) > 3 * math.prod(picture.size) + _METADATA_BYTES
         or header.size_of(data) != picture.size
-        or _turn(picture) is not None
     ):
         return False
-    picture.draft(None, (1, 1))  # an eighth of a JPEG's size shows all damage, in half the time
+    # A JPEG shows all its damage at an eighth of its size, in half the time. A PNG is loaded before
+    # its EXIF data are looked for: that loads it too, and would hide the damage from a later one.
+    if picture.format != "JPEG":
+        picture.load()
+    if _turn(picture) is not None:
+        return False
+    picture.draft(None, (1, 1))
     picture.load()
     if not picture.has_transparency_data:
         return True
@@ -345,7 +350,14 @@ def _flat(picture: "Image.Image") -> "Image.Image":
         rgba = picture.convert("RGBA")
         white.paste(rgba, mask=rgba)
         return white
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    return _grey_or_colour(picture)
+
+
+def _grey_or_colour(picture: "Image.Image") -> "Image.Image":
+    """The picture as JPEG can hold it; not a copy, which takes a while, where it is like that."""
+    if picture.mode in ("L", "RGB"):
+        return picture
+    return picture.convert("L" if picture.mode == "1" else "RGB")
 
 
 def _eight_bits(picture: "Image.Image") -> "Image.Image":
@@ -359,7 +371,7 @@ def _eight_bits(picture: "Image.Image") -> "Image.Image":
 
 def _encoded(picture: "Image.Image", lossless: bool) -> Picture:
     """Write as JPEG; or as PNG if that is smaller, which it can only be for a `lossless` source."""
-    data = _saved(picture if picture.mode == "L" else picture.convert("RGB"), _JPEG)
+    data = _saved(_grey_or_colour(picture), _JPEG)
     if lossless and _may_be_smaller(picture, len(data)):
         png = _saved(picture, _PNG)
         if len(png) < len(data):
