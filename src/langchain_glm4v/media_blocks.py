@@ -2,14 +2,15 @@
 
 {"type": "image" | "file" | "video",
  "path" | "url" | "base64": …}                                LangChain
-{"type": "image_url", "image_url": {"url": …}}                OpenAI, or the URL alone
+{"type": "image", "image": …}                                 Hugging Face: also a PIL image
+{"type": "image_url", "image_url": {"url": …, "detail": …}}   OpenAI, or the URL alone
 {"type": "video_url", "video_url": {"url": …}}                vLLM, or the URL alone
 {"type": "file", "file": {"file_data": "data:…"}}             OpenAI
 {"type": "image" | "document",
  "source": {"type": "base64", "data": …} | {"url": …}}        Anthropic
 
-A video may have the options of `media.video.clip` beside it, or in `extras`, where LangChain's
-`create_video_block` puts them.
+A block may have options of its medium (`OPTIONS`) beside these, or in `extras`, where LangChain's
+`create_video_block` and its kin put them.
 """
 
 import os
@@ -17,11 +18,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from langchain_glm4v.media.source import Source, is_remote, read, scheme
+from langchain_glm4v.media import image
+from langchain_glm4v.media.source import is_remote, read, scheme
 
 Kind: TypeAlias = Literal["picture", "PDF", "video"]
 
-KEYS = frozenset({"base64", "url", "path", "image_url", "video_url", "source", "file"})
+KEYS = frozenset({"base64", "url", "path", "image", "image_url", "video_url", "source", "file"})
 """Keys of a block that hold a medium, or lead to it."""
 
 VIDEO_OPTIONS = ("fps", "num_frames", "start", "end", "max_tokens")
@@ -37,6 +39,18 @@ KINDS: Mapping[str, Kind] = {
 }
 """Type of a block -> what it shows."""
 
+OPTIONS: Mapping[Kind, tuple[str, ...]] = {
+    "picture": ("max_tokens", "longest_side"),
+    "PDF": (),
+    "video": ("fps", "num_frames", "start", "end", "max_tokens"),
+}
+"""What is shown -> keys of a block, or of its `extras`, that tell what of it is sent, and how: the
+keyword arguments of `image.prepare` and `video.clip`."""
+
+DETAILS: Mapping[str, Mapping[str, Any]] = {"low": {"longest_side": 512}}
+"""OpenAI's `detail` of a picture -> options. OpenAI fits "low" into a square of 512 pixels; "high"
+and "auto" are what is sent anyway: all that the model can see."""
+
 
 @dataclass(frozen=True, slots=True)
 class Medium:
@@ -44,31 +58,37 @@ class Medium:
 
     Attributes:
         kind: "picture", "PDF" or "video".
-        source: Its path or URL; a `data:` URL if the block has the content itself.
-        options: What the block says of a video beside it: of `VIDEO_OPTIONS`.
+        source: Its path or URL; a `data:` URL, or a PIL image (of a picture only), if the block has
+            the content itself.
+        options: How to send it: see `OPTIONS`.
     """
 
     kind: Kind
-    source: Source
+    source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the block has the content as a Python object, which no text shows."""
+        return image.is_pil_image(self.source)
 
     @property
     def is_inline(self) -> bool:
         """Whether the block has the content itself."""
-        return scheme(self.source) == "data"
+        return self.is_object or scheme(self.source) == "data"
 
     @property
     def is_local(self) -> bool:
         """Whether the content is in a file of this machine."""
-        return scheme(self.source) in ("", "file")
+        return not self.is_object and scheme(self.source) in ("", "file")
 
     @property
     def is_remote(self) -> bool:
         """Whether the content is in the network."""
-        return is_remote(self.source)
+        return not self.is_object and is_remote(self.source)
 
     def read(self, *, allow_hosts: Collection[str] = ()) -> bytes:
-        """Read the content; that of a remote medium is fetched.
+        """Read the content: of a remote medium it is fetched, of a PIL image it is a PNG.
 
         Args:
             allow_hosts: Hosts that may be fetched from though they are not public.
@@ -76,6 +96,8 @@ class Medium:
         Raises:
             MediaError: If it cannot be read.
         """
+        if self.is_object:
+            return image.to_png(self.source)
         return read(self.source, self.kind, allow_hosts=allow_hosts)
 
 
@@ -83,14 +105,8 @@ def medium(block: Any) -> Medium | None:
     """Find what a content block shows; None if it is of another type, or shows nothing."""
     if (kind := kind_of(block)) is None:
         return None
-    fields = _fields(block)
-    options = _options(block) if kind == "video" else {}
-    if (data := fields.get("base64")) is not None:
-        text = data.decode("ascii", "replace") if isinstance(data, bytes) else data
-        return Medium(kind, f"data:;base64,{text}", options) if isinstance(text, str) else None
-    given = (fields.get("url"), fields.get("path"))
-    source = next((value for value in given if value is not None), None)
-    return Medium(kind, source, options) if isinstance(source, str | os.PathLike) else None
+    source = _source(_fields(block), kind)
+    return None if source is None else Medium(kind, source, _options(block, kind))
 
 
 def kind_of(block: Any) -> Kind | None:
@@ -98,9 +114,25 @@ def kind_of(block: Any) -> Kind | None:
     return KINDS.get(str(block.get("type"))) if isinstance(block, Mapping) else None
 
 
-def _options(block: Mapping[str, Any]) -> dict[str, Any]:
-    given = {**(block.get("extras") or {}), **block}
-    return {name: given[name] for name in VIDEO_OPTIONS if given.get(name) is not None}
+def _source(fields: Mapping[str, Any], kind: Kind) -> Any:
+    if (data := fields.get("base64")) is not None:
+        text = data.decode("ascii", "replace") if isinstance(data, bytes) else data
+        return f"data:;base64,{text}" if isinstance(text, str) else None
+    names = ("url", "path", "image") if kind == "picture" else ("url", "path")
+    source = next((fields[name] for name in names if fields.get(name) is not None), None)
+    known = isinstance(source, str | os.PathLike) or image.is_pil_image(source)
+    return source if known else None
+
+
+def _options(block: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    extras, openai = (_mapping(block.get(key)) for key in ("extras", "image_url"))
+    detail = {**extras, **block, **openai}.get("detail")
+    given = {**DETAILS.get(str(detail), {}), **extras, **block}
+    return {name: given[name] for name in OPTIONS[kind] if given.get(name) is not None}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _fields(block: Mapping[str, Any]) -> Mapping[str, Any]:

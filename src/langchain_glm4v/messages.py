@@ -1,7 +1,7 @@
 """LangChain messages into the messages of a chat-completions request.
 
-    HumanMessage, SystemMessage   text, pictures and a video, order kept; a PDF as a picture of
-                                  each page; of several videos the last
+    HumanMessage, SystemMessage   text, pictures and a video, order kept; a PDF or TIFF as its
+                                  pages; of several videos the last
     AIMessage                     its answer and tool calls: the model wants no past thinking
     ToolMessage                   a user turn with `<tool_response>`, or a tool turn
     ChatMessage                   by its role
@@ -61,7 +61,7 @@ _CHAT_ROLES = {
 }
 # Type of a block -> how one with a medium is written.
 _MEDIA_FORMS = {
-    "image": "add url, path, or base64 with its mime_type, a string each",
+    "image": "add url, path, or base64 with its mime_type, a string each, or a PIL image as image",
     "image_url": 'write {"type": "image_url", "image_url": {"url": …}}',
     "file": "add url, path or base64 of a PDF, a string each",
     "document": 'write {"type": "document", "source": {"type": "base64", "data": …}}',

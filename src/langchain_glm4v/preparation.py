@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from langchain_glm4v.errors import MediaError
 from langchain_glm4v.media import document, image
-from langchain_glm4v.media.source import Source, local_file, read, shown
+from langchain_glm4v.media.source import local_file, shown
 from langchain_glm4v.media.video import Form, clip
 from langchain_glm4v.media_blocks import Medium
 from langchain_glm4v.turns import Part, VideoPart, picture_part, size_of, video_part
@@ -54,6 +54,8 @@ class Preparation:
         if medium.is_remote and not (self.fetches or medium.options or medium.kind == "PDF"):
             make = picture_part if medium.kind == "picture" else video_part
             return [make(str(medium.source))]
+        if medium.is_object:
+            return self._read(medium, medium.source)  # nothing tells cheaply whether it changed
         key = self._key(medium)
         parts = _kept.get(key)
         if parts is None:
@@ -89,11 +91,11 @@ class Preparation:
         except MediaError as error:
             raise type(error)(f"{shown(medium.source)}: {error}") from error
 
-    def _read(self, medium: Medium, source: Source | bytes) -> list[Part]:
+    def _read(self, medium: Medium, source: Any) -> list[Part]:
         match medium.kind:
             case "picture":
-                data = source if isinstance(source, bytes) else read(source, medium.kind)
-                return [picture_part(image.from_bytes(data, shown(medium.source)))]
+                pictures = image.prepare(source, **medium.options)
+                return [picture_part(picture.url) for picture in pictures]
             case "PDF":
                 pages = document.pdf_page_images(source)
                 return [picture_part(image.data_url(page, "image/jpeg")) for page in pages]

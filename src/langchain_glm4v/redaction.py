@@ -76,8 +76,8 @@ def to_files(messages: Sequence[BaseMessage], folder: str | os.PathLike[str]) ->
             its content, is written once, and only its owner may read it.
 
     Returns:
-        Copies of the messages, in which each picture, PDF or video given as base64 or as a `data:`
-        URL is a block with the absolute `path` of its file. `ChatGLM4V` reads them from there.
+        Copies of the messages, in which each picture, PDF or video given as base64, `data:` URL or
+        PIL image is a block with the absolute `path` of its file. `ChatGLM4V` reads it from there.
 
     Raises:
         UnsupportedMediaError: If a medium is not valid base64.
@@ -88,10 +88,10 @@ def to_files(messages: Sequence[BaseMessage], folder: str | os.PathLike[str]) ->
 
 
 def media_digest(messages: Sequence[BaseMessage]) -> str:
-    """Hash the content of all pictures, PDFs and videos that messages name only by a local path.
+    """Hash the content of all media that the text of messages does not show.
 
-    Two conversations that look the same can differ in what their files hold, so a cache needs this
-    beside the messages.
+    These are files named by a path, and PIL images. Two conversations that look the same can differ
+    in what they hold, so a cache needs this beside the messages.
 
     Returns:
         Hexadecimal digits; "" if there are no such media.
@@ -104,7 +104,7 @@ def media_digest(messages: Sequence[BaseMessage]) -> str:
         for message in messages
         if not isinstance(message.content, str)
         for block in message.content
-        if (medium := media_blocks.medium(block)) and medium.is_local
+        if (medium := media_blocks.medium(block)) and (medium.is_local or medium.is_object)
     ]
     return hashlib.sha256(b"".join(contents)).hexdigest() if contents else ""
 

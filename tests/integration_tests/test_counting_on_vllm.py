@@ -21,6 +21,7 @@ from PIL import Image
 from langchain_glm4v import GLM4VServer
 from langchain_glm4v.conversation import fold
 from langchain_glm4v.counting import masked, upper_bound
+from langchain_glm4v.media.image import Picture, prepare
 from langchain_glm4v.messages import to_wire
 
 
@@ -49,6 +50,38 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         path.write_bytes(data.getvalue())
         blocks.append({"type": "image", "path": str(path)})
     return blocks
+
+
+def encoded(drawn: Image.Image, kind: str, **options: Any) -> bytes:
+    data = io.BytesIO()
+    drawn.save(data, kind, **options)
+    return data.getvalue()
+
+
+def test_pictures_of_every_kind_cost_what_is_computed(server: GLM4VServer) -> None:
+    drawn = Image.effect_noise((333, 222), 80)
+    exif = Image.Exif()
+    exif[0x0112] = 5  # orientation: mirrored, and a quarter turn
+    files = [
+        *(encoded(drawn.convert(mode), "PNG") for mode in ("1", "L", "P", "RGB", "RGBA")),
+        *(encoded(drawn.convert("CMYK"), kind, exif=exif) for kind in ("JPEG", "TIFF")),
+        *(encoded(drawn.resize((61, 9)), kind) for kind in ("GIF", "BMP", "WEBP", "AVIF")),
+        encoded(drawn.convert("I").convert("I;16"), "PNG"),
+        encoded(drawn.resize((1500, 1100)), "TIFF", save_all=True, append_images=[drawn]),
+    ]
+    base = post(server, "/v1/chat/completions", messages=asked([]), max_tokens=1)
+    for file in files:
+        pictures = prepare(file, max_tokens=400)
+        reply = post(server, "/v1/chat/completions", messages=asked(pictures), max_tokens=1)
+        used = reply["usage"]["prompt_tokens"] - base["usage"]["prompt_tokens"]
+
+        assert used == sum(picture.tokens + 2 for picture in pictures)
+        assert all(picture.tokens <= 400 for picture in pictures)
+
+
+def asked(pictures: list[Picture]) -> list[dict[str, Any]]:
+    shown = [{"type": "image_url", "image_url": {"url": picture.url}} for picture in pictures]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": "Compare."}]}]
 
 
 CALL = tool_call(name="add", args={"a": 1, "b": "zwei"}, id="1")

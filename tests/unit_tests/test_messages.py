@@ -105,9 +105,54 @@ def test_every_form_of_a_picture(png: Path) -> None:
         {"type": "image_url", "image_url": {"url": str(png), "detail": "high"}},
         {"type": "image_url", "image_url": {"url": data_url(png)}},
         {"type": "image_url", "image_url": png.as_uri()},
+        {"type": "image", "image": str(png)},
+        {"type": "image", "image": Image.new("RGB", (28, 28))},
     ]
+    *parts, from_pil = to_wire([HumanMessage(blocks)])[0]["content"]
 
-    assert to_wire([HumanMessage(blocks)])[0]["content"] == [part(png)] * len(blocks)
+    assert parts == [part(png)] * (len(blocks) - 1)
+    assert image.size_of(from_pil["image_url"]["url"]) == (28, 28)
+
+
+@pytest.mark.parametrize(
+    ("block", "size"),
+    [
+        ({}, (700, 350)),
+        ({"longest_side": 140}, (140, 56)),
+        ({"max_tokens": 60}, (280, 140)),
+        ({"extras": {"max_tokens": 60}}, (280, 140)),
+        ({"extras": {"max_tokens": 60}, "max_tokens": 200, "longest_side": None}, (560, 280)),
+        ({"extras": {"detail": "low"}}, (504, 252)),
+        ({"detail": "low", "longest_side": 140}, (140, 56)),
+        ({"type": "image_url", "image_url": {"detail": "low"}}, (504, 252)),
+        ({"type": "image_url", "image_url": {"detail": "low"}, "max_tokens": 60}, (280, 140)),
+        ({"type": "image_url", "image_url": {"detail": "high"}}, (700, 350)),
+        ({"type": "image_url", "image_url": {"detail": "auto"}}, (700, 350)),
+    ],
+)
+def test_options_of_a_picture(tmp_path: Path, block: dict[str, Any], size: tuple[int, int]) -> None:
+    path = tmp_path / "wide.png"
+    Image.effect_noise((700, 350), 90).save(path)
+    given = {"type": "image", "path": path, **block}
+    if "image_url" in block:
+        del given["path"]
+        given["image_url"] = {"url": str(path), **block["image_url"]}
+    [sent] = to_wire([HumanMessage([given])])[0]["content"]
+
+    assert image.size_of(sent["image_url"]["url"]) == size
+
+
+def test_an_option_out_of_range(png: Path) -> None:
+    with pytest.raises(ValueError, match="max_tokens is 'many'"):
+        to_wire([HumanMessage([{"type": "image", "path": png, "max_tokens": "many"}])])
+
+
+def test_a_tiff_is_its_pages(tmp_path: Path) -> None:
+    path = tmp_path / "fax.tiff"
+    Image.new("1", (56, 28)).save(path, save_all=True, append_images=[Image.new("1", (28, 56))])
+    pages = to_wire([HumanMessage([{"type": "image", "path": path}])])[0]["content"]
+
+    assert [image.size_of(page["image_url"]["url"]) for page in pages] == [(56, 28), (28, 56)]
 
 
 def test_pictures_in_the_network(png: Path, web: Any) -> None:
@@ -126,7 +171,7 @@ def test_pictures_in_the_network(png: Path, web: Any) -> None:
 def test_something_else_in_the_network(web: Any) -> None:
     url = web.give("/cat.png?key=1", b"no picture")
     message = HumanMessage([{"type": "image", "url": url}])
-    with pytest.raises(UnsupportedMediaError, match=r"/cat.png\?…' is not a picture"):
+    with pytest.raises(UnsupportedMediaError, match=r"/cat.png\?…': the picture of 10 bytes is not"):
         to_wire([message], media=Preparation(allow_hosts=["127.0.0.1"]))
     with pytest.raises(MediaError, match="not public"):
         to_wire([message])

@@ -278,3 +278,17 @@ def test_a_video_becomes_a_file_with_its_options(film: Path, tmp_path: Path) -> 
     assert Path(block["path"]).read_bytes() == film.read_bytes()
     assert to_wire([kept]) == to_wire([message])
     assert media_digest([kept])
+
+
+def test_images_of_pils_become_files_and_count_in_the_digest(tmp_path: Path) -> None:
+    def message(colour: str) -> HumanMessage:
+        return HumanMessage([{"type": "image", "image": Image.new("RGB", (8, 8), colour)}])
+
+    [stored] = to_files([message("red")], tmp_path)
+    block = stored.content[0]
+    assert isinstance(block, dict)
+    with Image.open(block.pop("path")) as written:
+        assert (written.size, written.getpixel((0, 0))) == ((8, 8), (255, 0, 0))
+    assert block == {"type": "image"}
+    assert media_digest([message("red")]) == media_digest([message("red")])
+    assert media_digest([message("red")]) != media_digest([message("blue")])

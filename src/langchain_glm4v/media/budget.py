@@ -11,6 +11,19 @@ MAX_IMAGE_TOKENS = 6_144
 """Tokens of one picture, at most: `size.longest_edge` of the model's image processor is
 9,633,792 = 2 * 28 * 28 * 6,144, because a picture counts as two frames."""
 
+DEFAULT_IMAGE_TOKENS = 6_084
+"""Tokens of one picture as it is sent, at most, unless told otherwise.
+
+Less than the model takes, because vLLM makes room in its encoder cache for what it holds to be the
+largest picture, a square one of 78x78 cells (`get_image_size_with_most_features` of `glm4_1v.py`),
+and answers 400 to a larger one of other sides. A server that takes videos too, or more tokens at
+once than 6,144, has more room, but a client cannot see that.
+"""
+
+MIN_IMAGE_TOKENS = 16
+"""The smallest `max_tokens` that every picture can be scaled to: the model enlarges those of less
+than 8 cells, to up to 16."""
+
 MAX_VIDEO_TOKENS = 30_000
 """Tokens of the frames of one video, at most: `size.longest_edge` of the model's video processor
 is 47,040,000 = 2 * 28 * 28 * 30,000."""
@@ -19,6 +32,7 @@ MAX_ASPECT = 200
 """Longer side by shorter side, at most: the model's processors refuse more."""
 
 _FRAMES_PER_STEP = 2  # two frames become one step in time
+_NO_LIMIT = 1 << 60  # tokens
 _MIN_PIXELS = 112 * 112  # over all frames: `size.shortest_edge` of both processors
 
 
@@ -38,6 +52,62 @@ def image_tokens(width: int, height: int, *, max_tokens: int = MAX_IMAGE_TOKENS)
         MediaError: If one side is more than 200 times the other.
     """
     return math.prod(_grid(_FRAMES_PER_STEP, width, height, max_tokens))
+
+
+def image_size(
+    width: int,
+    height: int,
+    *,
+    max_tokens: int = DEFAULT_IMAGE_TOKENS,
+    longest_side: int | None = None,
+) -> tuple[int, int]:
+    """Size in which to send a picture, so that it keeps to both limits.
+
+    Args:
+        width: Pixels; which side is which does not matter.
+        height: Pixels.
+        max_tokens: Its tokens, at most: 16 to 6,144. Default: 6,084.
+        longest_side: Pixels of its longer side, at most, 28 or more. Default: no limit.
+
+    Returns:
+        The given size if it fits; else a smaller one of whole cells, which the model need not scale
+        again. 4000x3000 pixels become 2520x1876, or 1540x1148 by `longest_side=1540`.
+
+    Raises:
+        MediaError: If one side is more than 200 times the other, or a limit is out of range.
+    """
+    check_limits(max_tokens, longest_side)
+    longer, longest = max(width, height), longest_side or _NO_LIMIT
+    unscaled = image_tokens(width, height, max_tokens=_NO_LIMIT)
+    if longer <= longest and unscaled <= max_tokens:
+        return width, height
+    columns, rows = (
+        max(1, round(min(longer, longest) // CELL * side / longer)) for side in (width, height)
+    )
+    if longer <= longest or columns * rows > max_tokens:
+        columns, rows = _grid(_FRAMES_PER_STEP, width, height, max_tokens)
+    # Of a strip, rounding may have left a side too short for the other, and the least side of one
+    # cell too many cells: it loses some of its length.
+    shorter = min(columns, rows)
+    most = min(MAX_ASPECT * shorter, max_tokens // shorter, longest // CELL)
+    return min(columns, most) * CELL, min(rows, most) * CELL
+
+
+def check_limits(max_tokens: int, longest_side: int | None) -> None:
+    """Refuse limits of `image_size` that are out of range.
+
+    Raises:
+        MediaError: If one is.
+    """
+    # Limits come out of content blocks, so they may be anything.
+    if not isinstance(max_tokens, int) or not MIN_IMAGE_TOKENS <= max_tokens <= MAX_IMAGE_TOKENS:
+        raise MediaError(
+            f"max_tokens is {max_tokens!r}: give {MIN_IMAGE_TOKENS} to {MAX_IMAGE_TOKENS}"
+        )
+    if longest_side is not None and (not isinstance(longest_side, int) or longest_side < CELL):
+        raise MediaError(
+            f"longest_side is {longest_side!r} pixels: the model needs at least {CELL}"
+        )
 
 
 def video_tokens(
