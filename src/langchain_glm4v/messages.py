@@ -1,6 +1,6 @@
 """LangChain messages into the messages of a chat-completions request.
 
-    HumanMessage, SystemMessage   text and pictures, order kept; a PDF as a picture of each page
+    HumanMessage, SystemMessage   text and pictures, order kept; a document as pictures of its pages
     AIMessage                     its answer and tool calls: the model wants no past thinking
     ToolMessage                   a user turn with `<tool_response>`, or a tool turn
     ChatMessage                   by its role
@@ -54,7 +54,7 @@ _CHAT_ROLES = {
 _MEDIA_FORMS = {
     "image": "add url, path, or base64 with its mime_type, a string each",
     "image_url": 'write {"type": "image_url", "image_url": {"url": …}}',
-    "file": "add url, path or base64 of a PDF, a string each",
+    "file": "add url, path or base64 of a document, a string each",
     "document": 'write {"type": "document", "source": {"type": "base64", "data": …}}',
 }
 
@@ -66,7 +66,7 @@ def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> l
     is left out: an empty turn would teach the model to say nothing.
 
     Args:
-        messages: The conversation; local pictures and PDFs are read now.
+        messages: The conversation; local pictures and documents are read now.
         native_tools: Whether the model's chat template knows tool calls and results. Otherwise they
             are written as text, as `tool_protocol` says.
 
@@ -74,7 +74,7 @@ def to_wire(messages: Sequence[BaseMessage], *, native_tools: bool = False) -> l
         The value of `messages` in the request.
 
     Raises:
-        MediaError: If a picture or PDF cannot be sent, or a content block is of another kind.
+        MediaError: If a picture or document cannot be sent, or a content block is of another kind.
         RequestError: If a message is of a class that has no place in a conversation, or a
             `ChatMessage` has a role that the chat template does not know.
     """
@@ -223,15 +223,17 @@ def _parts(block: Any) -> list[Part]:
         )
     raise UnsupportedMediaError(
         f"a content block of type {kind!r} cannot be sent: accepted are text, "
-        f"{', '.join(_MEDIA_FORMS)} (a PDF)"
+        f"{', '.join(_MEDIA_FORMS)}"
     )
 
 
 def _picture_urls(medium: media_blocks.Medium) -> list[str]:
     if medium.kind == "picture":
         return [image.to_url(medium.source)]
-    pages = document.pdf_page_images(medium.source)
-    return [image.data_url(page, "image/jpeg") for page in pages]
+    pages = document.pages(
+        medium.source, name=medium.name, at_most=document.MAX_PAGES, **medium.options
+    )
+    return [image.data_url(page.data, "image/jpeg") for page in pages]
 
 
 def _given_text(block: Mapping[str, Any]) -> Part:

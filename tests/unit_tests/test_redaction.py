@@ -261,3 +261,9 @@ def test_the_digest_without_files() -> None:
     assert media_digest([HumanMessage(blocks), HumanMessage("Hi")]) == ""
     with pytest.raises(MediaNotFoundError):
         media_digest([HumanMessage([{"type": "image", "path": "/no/such.png"}])])
+
+
+def test_passwords_are_left_out() -> None:
+    block = {"type": "file", "path": "a.pdf", "extras": {"password": "secret"}}
+
+    assert redact(block) == {**block, "extras": {"password": "[password]"}}

@@ -5,6 +5,9 @@ import binascii
 import os
 import re
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -48,15 +51,43 @@ def read(source: Source, kind: str) -> bytes:
     match scheme(source):
         case "data":
             return decode_data_url(str(source), kind)
-        case "file":
-            return _read_file(_path_of(str(source)), kind)
-        case "":
-            return _read_file(os.fspath(source), kind)
+        case "file" | "":
+            return _read_file(_local_path(source), kind)
         case _:
             raise UnsupportedMediaError(
                 f"cannot read a {kind} from {shown(source)}: give a local path, a file:// URL, "
                 "or its bytes in base64"
             )
+
+
+@contextmanager
+def local_file(source: Source | bytes, kind: str) -> Iterator[Path]:
+    """A medium as a file, for decoders that read only what they need of it.
+
+    Args:
+        source: As for `read`, or the content itself, which is in a temporary file meanwhile. A file
+            that is there already stays where it is, and may have more than `MAX_BYTES` bytes.
+        kind: What it should be, for error messages.
+
+    Yields:
+        Its absolute path.
+
+    Raises:
+        MediaError: As for `read`.
+    """
+    if not isinstance(source, bytes) and scheme(source) in ("", "file"):
+        yield _found(_local_path(source), kind)[0].absolute()
+        return
+    data = source if isinstance(source, bytes) else read(source, kind)
+    with tempfile.TemporaryDirectory(prefix="glm4v-") as folder:
+        path = Path(folder, "medium")
+        path.write_bytes(data)
+        del data
+        try:
+            yield path
+        finally:
+            # A decoding process may keep it open: its room on the disk is given back now.
+            os.truncate(path, 0)
 
 
 def decode_data_url(url: str, kind: str) -> bytes:
@@ -85,36 +116,50 @@ def shown(source: Source) -> str:
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
-def _path_of(url: str) -> str:
-    parts = urlsplit(url)
+def _local_path(source: Source) -> str:
+    path = os.fspath(source)
+    if scheme(source) != "file":
+        return path
+    parts = urlsplit(path)
     if parts.netloc not in ("", "localhost"):
         raise UnsupportedMediaError(
-            f"{shown(url)} names the host {parts.netloc!r}: "
+            f"{shown(path)} names the host {parts.netloc!r}: "
             "a local file is file:///path, with three slashes"
         )
     return url2pathname(parts.path)
 
 
-def _read_file(path: str, kind: str) -> bytes:
-    origin = shown(path)
-    try:
+def _found(path: str, kind: str) -> tuple[Path, os.stat_result]:
+    """A regular file, and what the system says of it."""
+    with _told(path, kind):
         file = Path(path).expanduser()
         found = file.stat()
-        # Devices and pipes may never end, so only regular files are read.
-        if not stat.S_ISREG(found.st_mode):
-            raise UnsupportedMediaError(f"{origin} is not a file: give the path of a {kind}")
-        if found.st_size > MAX_BYTES:
-            raise MediaError(
-                f"{origin} has {found.st_size} bytes, more than the {MAX_BYTES} that a {kind} "
-                "may have: save it smaller first"
-            )
+    # Devices and pipes may never end, so only regular files are read.
+    if not stat.S_ISREG(found.st_mode):
+        raise UnsupportedMediaError(f"{shown(path)} is not a file: give the path of a {kind}")
+    return file, found
+
+
+def _read_file(path: str, kind: str) -> bytes:
+    file, found = _found(path, kind)
+    if found.st_size > MAX_BYTES:
+        raise MediaError(
+            f"{shown(path)} has {found.st_size} bytes, more than the {MAX_BYTES} that a {kind} "
+            "may have: save it smaller first"
+        )
+    with _told(path, kind):
         return file.read_bytes()
-    except MediaError:
-        raise
+
+
+@contextmanager
+def _told(path: str, kind: str) -> Iterator[None]:
+    """Errors of the system as errors of this package."""
+    try:
+        yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaNotFoundError(
-            f"no {kind} at {origin}: give the path of a file, or a URL"
+            f"no {kind} at {shown(path)}: give the path of a file, or a URL"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no such user as in ~user
         reason = error.strerror if isinstance(error, OSError) else error
-        raise MediaError(f"cannot read the {kind} {origin}: {reason}") from error
+        raise MediaError(f"cannot read the {kind} {shown(path)}: {reason}") from error
