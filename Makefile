@@ -26,7 +26,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 benchmark: $(INSTALLED)
-	for script in import_time parser chat_overhead; do $(BIN)/python benchmarks/$$script.py || exit; done
+	for script in import_time parser chat_overhead media_document; do $(BIN)/python benchmarks/$$script.py || exit; done
 
 # Torch comes first and by itself, so that pip never takes a build of it for GPUs, gigabytes large.
 # Where pip's own index has no build for CPUs, PyTorch's has one. vLLM's hash is checked in a step

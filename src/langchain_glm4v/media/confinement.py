@@ -1,4 +1,4 @@
-"""Runs a program so that it can change one folder only, read no one's files, and reach no network.
+"""Runs a program so that it can write to one folder only, reads no one's files, and has no network.
 
 Run as a script: `confinement.py FOLDER SECONDS PROGRAM [ARGUMENT …]`. Linux's Landlock does it,
 which needs no privileges, and binds the program's children too. Landlock is in most kernels since
@@ -36,8 +36,12 @@ _ABSTRACT_SOCKETS_AND_SIGNALS = 3
 _SYSTEM = ("/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix/store", "/opt", "/sbin", "/usr")
 _LIBREOFFICE = ("/var/lib/libreoffice", "/var/spool/libreoffice")  # where Debian keeps extensions
 _FONTS = ("/var/cache/fontconfig", "/var/lib/fonts", "~/.fonts", "~/.local/share/fonts")
-# LibreOffice does not start without a socket of its own there, whatever TMPDIR is.
-_SOCKETS = ("/tmp",)
+SOCKETS = "/tmp"
+"""Where sockets may be made, and files removed, but not read or written.
+
+LibreOffice does not start without a socket of its own there, whatever TMPDIR is, and replaces it.
+"""
+
 _DEVICES = ("/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,11 +53,12 @@ def landlock_version() -> int:
     return max(0, version)
 
 
-def confine(folder: str) -> None:
+def confine(folder: str, program: str) -> None:
     """Confine this process and its children, for good, as far as this kernel can.
 
     Args:
         folder: The only one that can be written to.
+        program: Runs from a folder beside those that it needs.
 
     Raises:
         OSError: If the kernel refuses.
@@ -69,9 +74,10 @@ def confine(folder: str) -> None:
     )
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _checked(_libc.syscall(_CREATE_RULESET, rules, size, 0))
-    _allow(ruleset, (*_SYSTEM, *_LIBREOFFICE, *_FONTS), _READ)
+    home = os.path.dirname(os.path.dirname(os.path.realpath(program)))  # noqa: PTH120 - see below
+    _allow(ruleset, (*_SYSTEM, *_LIBREOFFICE, *_FONTS, home), _READ)
     _allow(ruleset, _DEVICES, _READ_FILE | _WRITE_FILE)
-    _allow(ruleset, _SOCKETS, _MAKE_SOCKET | _REMOVE_FILE)
+    _allow(ruleset, (SOCKETS,), _MAKE_SOCKET | _REMOVE_FILE)
     _allow(ruleset, (folder,), everything)
     _checked(_libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
     _checked(_libc.syscall(_RESTRICT_SELF, ruleset, 0))
@@ -109,7 +115,7 @@ def main() -> None:
         hard = resource.getrlimit(limit)[1]
         lower = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (lower, lower))
-    confine(folder)
+    confine(folder, command[0])
     os.execv(command[0], command)
 
 

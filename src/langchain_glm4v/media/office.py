@@ -227,6 +227,7 @@ def _convert(path: Path, kind: Format, name: str, folder: Path) -> Path:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        _socket(profile).unlink(missing_ok=True)
     made = document.with_suffix(".pdf")
     # The exit status is 0 also where nothing could be read.
     if not made.is_file() or not made.stat().st_size:
@@ -235,6 +236,13 @@ def _convert(path: Path, kind: Format, name: str, folder: Path) -> Path:
             f"needs more than {confinement.MEMORY // 1024**2} MiB of memory; save it as a PDF first"
         )
     return made
+
+
+def _socket(profile: Path) -> Path:
+    """Where LibreOffice listens for others of its profile; one that is killed leaves it behind."""
+    digest = hashlib.md5(profile.as_uri().encode("utf-16-le"), usedforsecurity=False).digest()
+    name = f"OSL_PIPE_{os.getuid()}_SingleOfficeIPC_{''.join(f'{byte:x}' for byte in digest)}"
+    return Path(confinement.SOCKETS, name)
 
 
 @contextlib.contextmanager
