@@ -132,12 +132,12 @@ def olmocr(path: Path, count: int) -> None:
     for number in map(str, range(1, count + 1)):
         only = ["-f", number, "-l", number]
         told = subprocess.run(
-            ["pdfinfo", *only, "-box", path], check=True, capture_output=True, text=True
+            ["pdfinfo", *only, "-box", str(path)], check=True, capture_output=True, text=True
         ).stdout
         box = next(line for line in told.splitlines() if "MediaBox" in line).split()[-4:]
         left, bottom, right, top = map(float, box)
         dpi = str(LONGEST_SIDE * 72 / max(right - left, top - bottom))
-        command = ["pdftoppm", "-png", *only, "-r", dpi, path]
+        command = ["pdftoppm", "-png", *only, "-r", dpi, str(path)]
         base64.b64encode(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
