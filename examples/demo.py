@@ -15,7 +15,7 @@ from pathlib import Path
 from langchain_core.messages import HumanMessage
 
 from langchain_glm4v import ChatGLM4V, GLM4VError
-from langchain_glm4v.media.document import pdf_page_image
+from langchain_glm4v.media import document
 
 MEDIA = Path(__file__).parent / "media"
 SCAN_TEXT = """\
@@ -58,8 +58,8 @@ def picture(name: str) -> dict[str, str]:
     path = MEDIA / name
     if path.suffix != ".pdf":
         return {"type": "image", "path": str(path)}
-    page = pdf_page_image(path, longest_side=784)
-    data = base64.b64encode(page).decode("ascii")
+    page = next(document.pages(path, pages="1", longest_side=784))
+    data = base64.b64encode(page.data).decode("ascii")
     return {"type": "image", "base64": data, "mime_type": "image/jpeg"}
 
 

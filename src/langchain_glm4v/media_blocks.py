@@ -5,12 +5,12 @@
 {"type": "image", "image": …}                                 Hugging Face: also a PIL image
 {"type": "image_url", "image_url": {"url": …, "detail": …}}   OpenAI, or the URL alone
 {"type": "video_url", "video_url": {"url": …}}                vLLM, or the URL alone
-{"type": "file", "file": {"file_data": "data:…"}}             OpenAI
+{"type": "file", "file": {"file_data": …, "filename": …}}     OpenAI; base64, bare or as data:…
 {"type": "image" | "document",
  "source": {"type": "base64", "data": …} | {"url": …}}        Anthropic
 
-A block may have options of its medium (`OPTIONS`) beside these, or in `extras`, where LangChain's
-`create_video_block` and its kin put them.
+A block may have options of its medium (`OPTIONS`), and a `filename`, beside these or in `extras`,
+where LangChain's `create_video_block` and its kin put them.
 """
 
 import os
@@ -18,10 +18,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from langchain_glm4v.errors import UnsupportedMediaError
 from langchain_glm4v.media import image
 from langchain_glm4v.media.source import is_remote, read, scheme
 
-Kind: TypeAlias = Literal["picture", "PDF", "video"]
+Kind: TypeAlias = Literal["picture", "document", "video"]
 
 KEYS = frozenset({"base64", "url", "path", "image", "image_url", "video_url", "source", "file"})
 """Keys of a block that hold a medium, or lead to it."""
@@ -32,8 +33,8 @@ VIDEO_OPTIONS = ("fps", "num_frames", "start", "end", "max_tokens")
 KINDS: Mapping[str, Kind] = {
     "image": "picture",
     "image_url": "picture",
-    "file": "PDF",
-    "document": "PDF",
+    "file": "document",
+    "document": "document",
     "video": "video",
     "video_url": "video",
 }
@@ -41,15 +42,22 @@ KINDS: Mapping[str, Kind] = {
 
 OPTIONS: Mapping[Kind, tuple[str, ...]] = {
     "picture": ("max_tokens", "longest_side"),
-    "PDF": (),
+    "document": ("pages", "longest_side", "password"),
     "video": ("fps", "num_frames", "start", "end", "max_tokens"),
 }
 """What is shown -> keys of a block, or of its `extras`, that tell what of it is sent, and how: the
-keyword arguments of `image.prepare` and `video.clip`."""
+keyword arguments of `image.prepare`, `document.pages` and `video.clip`."""
 
 DETAILS: Mapping[str, Mapping[str, Any]] = {"low": {"longest_side": 512}}
 """OpenAI's `detail` of a picture -> options. OpenAI fits "low" into a square of 512 pixels; "high"
 and "auto" are what is sent anyway: all that the model can see."""
+
+# Option of a document -> the types of its value, and how it is written.
+_DOCUMENT_OPTIONS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "pages": ((str, list), '"1,3,5-7" from 1, or a list of numbers from 0'),
+    "longest_side": ((int,), "a number of pixels"),
+    "password": ((str,), "a string"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +65,17 @@ class Medium:
     """What a content block shows.
 
     Attributes:
-        kind: "picture", "PDF" or "video".
+        kind: "picture", "document" or "video".
         source: Its path or URL; a `data:` URL, or a PIL image (of a picture only), if the block has
             the content itself.
         options: How to send it: see `OPTIONS`.
+        name: The name of its file, if the block gives one beside the content.
     """
 
     kind: Kind
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
     @property
     def is_object(self) -> bool:
@@ -102,11 +112,20 @@ class Medium:
 
 
 def medium(block: Any) -> Medium | None:
-    """Find what a content block shows; None if it is of another type, or shows nothing."""
+    """Find what a content block shows; None if it is of another type, or shows nothing.
+
+    Raises:
+        UnsupportedMediaError: If an option of a document is of a wrong type.
+    """
     if (kind := kind_of(block)) is None:
         return None
-    source = _source(_fields(block), kind)
-    return None if source is None else Medium(kind, source, _options(block, kind))
+    fields = _fields(block)
+    source = _source(fields, kind)
+    if source is None:
+        return None
+    given = {**_mapping(block.get("extras")), **block}
+    name = fields.get("filename") or given.get("filename")
+    return Medium(kind, source, _options(given, kind), name if isinstance(name, str) else None)
 
 
 def kind_of(block: Any) -> Kind | None:
@@ -124,11 +143,23 @@ def _source(fields: Mapping[str, Any], kind: Kind) -> Any:
     return source if known else None
 
 
-def _options(block: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    extras, openai = (_mapping(block.get(key)) for key in ("extras", "image_url"))
-    detail = {**extras, **block, **openai}.get("detail")
-    given = {**DETAILS.get(str(detail), {}), **extras, **block}
-    return {name: given[name] for name in OPTIONS[kind] if given.get(name) is not None}
+def _options(given: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    detail = {**given, **_mapping(given.get("image_url"))}.get("detail")
+    given = {**DETAILS.get(str(detail), {}), **given}
+    options = {name: given[name] for name in OPTIONS[kind] if given.get(name) is not None}
+    if kind == "document":
+        _check_document_options(options)
+    return options
+
+
+def _check_document_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        types, form = _DOCUMENT_OPTIONS[name]
+        items = value if isinstance(value, list) else ()
+        if type(value) not in types or any(type(item) is not int for item in items):
+            raise UnsupportedMediaError(
+                f"a document has {name} of type {type(value).__name__}: write {form}"
+            )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -144,7 +175,9 @@ def _fields(block: Mapping[str, Any]) -> Mapping[str, Any]:
             return {"url": url}
         case {"source": {"type": "base64", "data": data}}:
             return {"base64": data}
-        case {"source": {"url": url}} | {"file": {"file_data": url}}:
+        case {"source": {"url": url}}:
             return {"url": url}
+        case {"file": {"file_data": str(data)} as file}:
+            return {"filename": file.get("filename"), "url" if scheme(data) else "base64": data}
         case _:
             return block

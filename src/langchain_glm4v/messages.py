@@ -1,7 +1,7 @@
 """LangChain messages into the messages of a chat-completions request.
 
-    HumanMessage, SystemMessage   text, pictures and a video, order kept; a PDF or TIFF as its
-                                  pages; of several videos the last
+    HumanMessage, SystemMessage   text, pictures and a video, order kept; a document or TIFF as
+                                  pictures of its pages; of several videos the last
     AIMessage                     its answer and tool calls: the model wants no past thinking
     ToolMessage                   a user turn with `<tool_response>`, or a tool turn
     ChatMessage                   by its role
@@ -63,7 +63,7 @@ _CHAT_ROLES = {
 _MEDIA_FORMS = {
     "image": "add url, path, or base64 with its mime_type, a string each, or a PIL image as image",
     "image_url": 'write {"type": "image_url", "image_url": {"url": …}}',
-    "file": "add url, path or base64 of a PDF, a string each",
+    "file": "add url, path or base64 of a document, a string each",
     "document": 'write {"type": "document", "source": {"type": "base64", "data": …}}',
     "video": "add url, path or base64, a string each",
     "video_url": 'write {"type": "video_url", "video_url": {"url": …}}',
@@ -92,8 +92,8 @@ def to_wire(
         The value of `messages` in the request.
 
     Raises:
-        MediaError: If a picture, PDF or video cannot be sent, a content block is of another kind,
-            or several videos follow the last reply.
+        MediaError: If a picture, document or video cannot be sent, a content block is of another
+            kind, or several videos follow the last reply.
         RequestError: If a message is of a class that has no place in a conversation, or a
             `ChatMessage` has a role that the chat template does not know.
     """
@@ -271,7 +271,7 @@ def _parts(block: Any, media: Preparation) -> list[Part]:
         )
     raise UnsupportedMediaError(
         f"a content block of type {kind!r} cannot be sent: accepted are text, "
-        f"{', '.join(_MEDIA_FORMS)} (a PDF)"
+        f"{', '.join(_MEDIA_FORMS)}"
     )
 
 

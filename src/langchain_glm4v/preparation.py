@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from langchain_glm4v.errors import MediaError
 from langchain_glm4v.media import document, image
-from langchain_glm4v.media.source import local_file, shown
+from langchain_glm4v.media.source import local_file, shown, version
 from langchain_glm4v.media.video import Form, clip
 from langchain_glm4v.media_blocks import Medium
 from langchain_glm4v.turns import Part, VideoPart, picture_part, size_of, video_part
@@ -36,8 +36,8 @@ class Preparation:
     Attributes:
         video: How the server is told the seconds of a video: see `media.video`.
         fetches: Whether media of the network are fetched here. If not, the URL of a picture or
-            video goes to the server as it is. A PDF is fetched in any case, because its pages are
-            what is sent, and so is a medium of which only a part, or a smaller form, is wanted.
+            video goes to the server as it is. A document is fetched in any case, because its pages
+            are what is sent, and so is a medium of which only a part, or a smaller form, is wanted.
         allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
     """
 
@@ -51,7 +51,7 @@ class Preparation:
         Raises:
             MediaError: If it cannot be sent.
         """
-        if medium.is_remote and not (self.fetches or medium.options or medium.kind == "PDF"):
+        if medium.is_remote and not (self.fetches or medium.options or medium.kind == "document"):
             make = picture_part if medium.kind == "picture" else video_part
             return [make(str(medium.source))]
         if medium.is_object:
@@ -77,10 +77,10 @@ class Preparation:
             slot = time.monotonic() // FETCHED_SECONDS
             return (source, tuple(self.allow_hosts), slot)
         try:
-            found = local_file(medium.source, medium.kind).stat()
+            with local_file(medium.source, medium.kind) as path:
+                return (source, *version(path))
         except (MediaError, OSError):
             return (source,)  # reading it will tell what is wrong
-        return (source, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
     def _prepared(self, medium: Medium) -> list[Part]:
         if not medium.is_remote:
@@ -96,9 +96,11 @@ class Preparation:
             case "picture":
                 pictures = image.prepare(source, **medium.options)
                 return [picture_part(picture.url) for picture in pictures]
-            case "PDF":
-                pages = document.pdf_page_images(source)
-                return [picture_part(image.data_url(page, "image/jpeg")) for page in pages]
+            case "document":
+                pages = document.pages(
+                    source, name=medium.name, at_most=document.MAX_PAGES, **medium.options
+                )
+                return [picture_part(image.data_url(page.data, "image/jpeg")) for page in pages]
             case "video":
                 return [VideoPart(clip(source, form=self.video, **medium.options))]
 

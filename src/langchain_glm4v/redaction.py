@@ -49,7 +49,7 @@ def redact(value: Any) -> Any:
     Returns:
         A copy in which every `data:` URL, `base64` or `data` field (Anthropic's sources too),
         `file_data` field and every value in bytes of more than 1,000 characters is a text such as
-        "[image/png, 12,345 bytes, sha256 3f2a…]".
+        "[image/png, 12,345 bytes, sha256 3f2a…]". A `password` is left out.
     """
     match value:
         case str():
@@ -111,6 +111,8 @@ def media_digest(messages: Sequence[BaseMessage]) -> str:
 
 def _redact_field(holder: Mapping[str, Any], key: str) -> Any:
     value = holder[key]
+    if key == "password" and isinstance(value, str):
+        return "[password]"
     if (
         key in _BASE64_KEYS
         and isinstance(value, str)
@@ -152,7 +154,7 @@ def _with_file(block: Any, folder: Path) -> Any:
     if medium is None or not medium.is_inline:
         return block
     kept = {key: value for key, value in block.items() if key not in media_blocks.KEYS}
-    kind = {"PDF": "file", "picture": "image", "video": "video"}[medium.kind]
+    kind = {"document": "file", "picture": "image", "video": "video"}[medium.kind]
     return {**kept, "type": kind, "path": str(_store(medium.read(), folder))}
 
 

@@ -26,8 +26,7 @@ from langchain_glm4v.errors import (
     RequestError,
     UnsupportedMediaError,
 )
-from langchain_glm4v.media import image
-from langchain_glm4v.media.document import pdf_page_images
+from langchain_glm4v.media import document, image
 from langchain_glm4v.media.video import clip
 from langchain_glm4v.messages import neutralise, to_wire
 from langchain_glm4v.preparation import Preparation
@@ -171,7 +170,9 @@ def test_pictures_in_the_network(png: Path, web: Any) -> None:
 def test_something_else_in_the_network(web: Any) -> None:
     url = web.give("/cat.png?key=1", b"no picture")
     message = HumanMessage([{"type": "image", "url": url}])
-    with pytest.raises(UnsupportedMediaError, match=r"/cat.png\?…': the picture of 10 bytes is not"):
+    with pytest.raises(UnsupportedMediaError, match=r"cat.png\?…': the picture of 10 bytes is not"):
+        UnsupportedMediaError, match=r"/cat.png\?…': the picture of 10 bytes is not"
+    ):
         to_wire([message], media=Preparation(allow_hosts=["127.0.0.1"]))
     with pytest.raises(MediaError, match="not public"):
         to_wire([message])
@@ -382,6 +383,13 @@ def pdf(tmp_path: Path) -> Path:
     return path
 
 
+def shown(path: Path, **options: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "image_url", "image_url": {"url": image.data_url(page.data, "image/jpeg")}}
+        for page in document.pages(path, **options)
+    ]
+
+
 def test_every_form_of_a_pdf(pdf: Path) -> None:
     encoded = base64.b64encode(pdf.read_bytes()).decode()
     url = f"data:application/pdf;base64,{encoded}"
@@ -391,11 +399,9 @@ def test_every_form_of_a_pdf(pdf: Path) -> None:
         {"type": "file", "url": pdf.as_uri()},
         {"type": "file", "url": url},
         {"type": "file", "file": {"filename": "two.pdf", "file_data": url}},
+        {"type": "file", "file": {"file_data": encoded}},
     ]
-    pages = [
-        {"type": "image_url", "image_url": {"url": image.data_url(page, "image/jpeg")}}
-        for page in pdf_page_images(pdf)
-    ]
+    pages = shown(pdf)
     asked, result = to_wire(
         [HumanMessage([*blocks, "Read it."]), ToolMessage([blocks[0]], tool_call_id="1")]
     )
@@ -406,9 +412,50 @@ def test_every_form_of_a_pdf(pdf: Path) -> None:
 
 
 def test_no_pdf(tmp_path: Path, png: Path) -> None:
-    for path, hint in ((png, "is not a PDF"), (tmp_path / "no.pdf", "no PDF at")):
+    for path, hint in ((png, "is not a document"), (tmp_path / "no.pdf", "no document at")):
         with pytest.raises(MediaError, match=hint):
             to_wire([HumanMessage([{"type": "file", "path": path}])])
+
+
+@pytest.mark.parametrize("pages", ["2", [1]])
+def test_options_of_a_document(pdf: Path, pages: str | list[int]) -> None:
+    options = {"pages": pages, "longest_side": 280, "password": "not needed"}
+    blocks: list[str | dict[str, Any]] = [
+        {"type": "file", "path": str(pdf), **options},
+        {"type": "file", "path": str(pdf), "extras": options},
+    ]
+    wire = to_wire([HumanMessage(blocks)])
+
+    assert wire[0]["content"] == 2 * shown(pdf, pages="2", longest_side=280)
+
+
+@pytest.mark.parametrize(
+    "option", [{"pages": 2}, {"pages": ["2"]}, {"longest_side": "280"}, {"password": 7}]
+)
+def test_wrong_options_of_a_document(pdf: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedMediaError, match=f"a document has {next(iter(option))} of type"):
+        to_wire([HumanMessage([{"type": "file", "path": str(pdf), **option}])])
+
+
+def test_a_document_is_called_by_its_filename() -> None:
+    for block in (
+        {"type": "file", "file": {"filename": "bill.pdf", "file_data": "AAAA"}},
+        {"type": "file", "base64": "AAAA", "extras": {"filename": "bill.pdf"}},
+    ):
+        with pytest.raises(UnsupportedMediaError, match=r"^'bill\.pdf' is not a document"):
+            to_wire([HumanMessage([block])])
+
+
+def test_too_many_pages_for_a_request(tmp_path: Path) -> None:
+    with pymupdf.open() as made:
+        for _ in range(document.MAX_PAGES + 1):
+            made.new_page(width=28, height=28)
+        made.save(tmp_path / "book.pdf")
+    block = {"type": "file", "path": str(tmp_path / "book.pdf")}
+    with pytest.raises(MediaError, match=r"has 33 pages to be sent, and 32 can .* as in pages="):
+        to_wire([HumanMessage([block])])
+    wire = to_wire([HumanMessage([{**block, "pages": "2-", "longest_side": 28}])])
+    assert len(wire[0]["content"]) == document.MAX_PAGES
 
 
 # As LangChain's standard tests write them.
@@ -516,7 +563,7 @@ def test_other_blocks_are_refused(kind: str | None) -> None:
         ({"type": "image", "url": 7}, "add url, path, or base64"),
         ({"type": "image", "base64": 7}, "no picture: add url, path, or base64"),
         ({"type": "image", "source": {"type": "base64"}}, "add url, path, or base64"),
-        ({"type": "file", "file": {"file_id": "x"}}, "no PDF: add url, path or base64"),
+        ({"type": "file", "file": {"file_id": "x"}}, "no document: add url, path or base64"),
         ({"type": "image_url", "image_url": {}}, '"url": '),
         ({"type": "image_url", "image_url": {"url": 7}}, '"url": '),
         ({"type": "video"}, "no video: add url, path or base64"),
@@ -627,9 +674,9 @@ def test_half_characters_can_be_sent() -> None:
 
 
 def test_a_pdf_as_anthropic_writes_it() -> None:
-    document = pymupdf.open()
-    document.new_page()
-    data = base64.b64encode(document.tobytes()).decode()
+    made = pymupdf.open()
+    made.new_page()
+    data = base64.b64encode(made.tobytes()).decode()
     source = {"type": "base64", "media_type": "application/pdf", "data": data}
     wire = to_wire([HumanMessage([{"type": "document", "source": source}])])
 

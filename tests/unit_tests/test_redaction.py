@@ -292,3 +292,9 @@ def test_images_of_pils_become_files_and_count_in_the_digest(tmp_path: Path) -> 
     assert block == {"type": "image"}
     assert media_digest([message("red")]) == media_digest([message("red")])
     assert media_digest([message("red")]) != media_digest([message("blue")])
+
+
+def test_passwords_are_left_out() -> None:
+    block = {"type": "file", "path": "a.pdf", "extras": {"password": "secret"}}
+
+    assert redact(block) == {**block, "extras": {"password": "[password]"}}

@@ -5,6 +5,7 @@ import binascii
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def read(source: Source, kind: str, *, allow_hosts: Collection[str] = ()) -> byt
 
     Args:
         source: A path, a `file://` URL, a `data:` URL in base64, or an `http(s)://` URL.
-        kind: What it should be, for error messages: "picture" or "PDF".
+        kind: What it should be, for error messages: "picture".
         allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
 
     Raises:
@@ -63,33 +64,40 @@ def read(source: Source, kind: str, *, allow_hosts: Collection[str] = ()) -> byt
             return fetch(str(source), allow_hosts=allow_hosts).data
         case "data":
             return decode_data_url(str(source), kind)
-        case "file":
-            return _read_file(path_of(str(source)), kind)
-        case "":
-            return _read_file(os.fspath(source), kind)
+        case "file" | "":
+            return _read_file(_local_path(source), kind)
         case _:
             raise _unreadable(source, kind)
 
 
-def local_file(source: Source, kind: str) -> Path:
-    """Find a local file, for decoders that open it themselves.
+@contextmanager
+def local_file(source: Source | bytes, kind: str) -> Iterator[Path]:
+    """A medium as a file, for decoders that read only what they need of it.
 
     Args:
-        source: A path or a `file://` URL.
+        source: As for `read`, or the content itself, which is in a temporary file meanwhile. A file
+            that is there already stays where it is, and may have more than `MAX_BYTES` bytes.
         kind: What it should be, for error messages.
 
+    Yields:
+        Its absolute path.
+
     Raises:
-        MediaNotFoundError: If the path leads nowhere.
-        UnsupportedMediaError: If the path is no regular file, or `source` is another URL.
-        MediaError: If the file has more than `MAX_BYTES` bytes, or cannot be read.
+        MediaError: As for `read`.
     """
-    match scheme(source):
-        case "file":
-            return _checked(path_of(str(source)), kind)
-        case "":
-            return _checked(os.fspath(source), kind)
-        case _:
-            raise _unreadable(source, kind)
+    if not isinstance(source, bytes) and scheme(source) in ("", "file"):
+        yield _found(_local_path(source), kind)[0].absolute()
+        return
+    data = source if isinstance(source, bytes) else read(source, kind)
+    with tempfile.TemporaryDirectory(prefix="glm4v-") as folder:
+        path = Path(folder, "medium")
+        path.write_bytes(data)
+        del data
+        try:
+            yield path
+        finally:
+            # A decoding process may keep it open: its room on the disk is given back now.
+            os.truncate(path, 0)
 
 
 def decode_data_url(url: str, kind: str) -> bytes:
@@ -135,6 +143,29 @@ def path_of(url: str) -> str:
     return url2pathname(parts.path)
 
 
+def name_of(source: Source | bytes, kind: str) -> str:
+    """What error messages call a medium."""
+    if isinstance(source, bytes):
+        return f"the {kind} of {len(source)} bytes"
+    if scheme(source) == "data":
+        return f"the {kind} of {len(os.fspath(source))} characters of base64"
+    return shown(source)
+
+
+def version(path: Path | str) -> tuple[int, ...]:
+    """What differs if another file is at a path, or the file was changed.
+
+    Raises:
+        OSError: If there is none.
+    """
+    found = Path(path).stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _local_path(source: Source) -> str:
+    return path_of(str(source)) if scheme(source) == "file" else os.fspath(source)
+
+
 def _unreadable(source: Source, kind: str) -> UnsupportedMediaError:
     return UnsupportedMediaError(
         f"cannot read a {kind} from {shown(source)}: accepted are http://, https://, data:, "
@@ -142,40 +173,37 @@ def _unreadable(source: Source, kind: str) -> UnsupportedMediaError:
     )
 
 
+def _found(path: str, kind: str) -> tuple[Path, os.stat_result]:
+    """A regular file, and what the system says of it."""
+    with _told(path, kind):
+        file = Path(path).expanduser()
+        found = file.stat()
+    # Devices and pipes may never end, so only regular files are read.
+    if not stat.S_ISREG(found.st_mode):
+        raise UnsupportedMediaError(f"{shown(path)} is not a file: give the path of a {kind}")
+    return file, found
+
+
 def _read_file(path: str, kind: str) -> bytes:
-    file = _checked(path, kind)
-    with _explained(path, kind):
+    file, found = _found(path, kind)
+    if found.st_size > MAX_BYTES:
+        raise MediaError(
+            f"{shown(path)} has {found.st_size} bytes, more than the {MAX_BYTES} that a {kind} "
+            "may have: save it smaller first"
+        )
+    with _told(path, kind):
         return file.read_bytes()
 
 
-def _checked(path: str, kind: str) -> Path:
-    origin = shown(path)
-    with _explained(path, kind):
-        file = Path(path).expanduser().absolute()
-        found = file.stat()
-        # Devices and pipes may never end, so only regular files are read.
-        if not stat.S_ISREG(found.st_mode):
-            raise UnsupportedMediaError(f"{origin} is not a file: give the path of a {kind}")
-        if found.st_size > MAX_BYTES:
-            raise MediaError(
-                f"{origin} has {found.st_size} bytes, more than the {MAX_BYTES} that a {kind} "
-                "may have: save it smaller first"
-            )
-    return file
-
-
 @contextmanager
-def _explained(path: str, kind: str) -> Iterator[None]:
-    """Around what touches a file: errors name it."""
-    origin = shown(path)
+def _told(path: str, kind: str) -> Iterator[None]:
+    """Errors of the system as errors of this package."""
     try:
         yield
-    except MediaError:
-        raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaNotFoundError(
-            f"no {kind} at {origin}: give the path of a file, or a URL"
+            f"no {kind} at {shown(path)}: give the path of a file, or a URL"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no such user as in ~user
         reason = error.strerror if isinstance(error, OSError) else error
-        raise MediaError(f"cannot read the {kind} {origin}: {reason}") from error
+        raise MediaError(f"cannot read the {kind} {shown(path)}: {reason}") from error

@@ -22,7 +22,6 @@ import io
 import math
 import os
 import struct
-import tempfile
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
@@ -39,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media import pool
 from langchain_glm4v.media.budget import MAX_VIDEO_TOKENS, video_size, video_tokens
-from langchain_glm4v.media.source import Source, decode_data_url, local_file, scheme, shown
+from langchain_glm4v.media.source import Source, local_file, name_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -194,7 +193,7 @@ def probe(source: Source | bytes) -> VideoInfo:
     """Find out what a film is; its first frame alone is decoded.
 
     Args:
-        source: A path, a `file://` URL, a `data:` URL, or the bytes.
+        source: A path, a `file://`, `data:` or `http(s)://` URL, or the bytes.
 
     Raises:
         MediaNotFoundError: If there is no file at `source`.
@@ -221,7 +220,7 @@ def clip(
     that stand still between two samples are sent once in the form "frames".
 
     Args:
-        source: A path, a `file://` URL, a `data:` URL, or the bytes.
+        source: A path, a `file://`, `data:` or `http(s)://` URL, or the bytes.
         fps: Frames a second. Default: 2. The form "mp4" has 2 at most, because a server takes no
             more of a film. Where that makes more than `MAX_FRAMES`, as many are taken.
         num_frames: How many frames in all, instead of `fps`: 2 to 600.
@@ -392,14 +391,8 @@ class _Job:
 @contextmanager
 def _as_file(source: Source | bytes) -> Iterator[tuple[str, str]]:
     """Path of a file with the film, and what error messages call it."""
-    if not isinstance(source, bytes) and scheme(source) != "data":
-        yield str(local_file(source, _KIND)), shown(source)
-        return
-    data = source if isinstance(source, bytes) else decode_data_url(str(source), _KIND)
-    with tempfile.NamedTemporaryFile(prefix="glm4v-") as file:
-        file.write(data)
-        file.flush()
-        yield file.name, f"the video of {len(data)} bytes"
+    with local_file(source, _KIND) as path:
+        yield str(path), name_of(source, _KIND)
 
 
 def _patience(info: VideoInfo) -> int:
