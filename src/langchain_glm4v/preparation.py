@@ -39,11 +39,13 @@ class Preparation:
             video goes to the server as it is. A document is fetched in any case, because its pages
             are what is sent, and so is a medium of which only a part, or a smaller form, is wanted.
         allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
+        max_pages: Pages of one document, at most; each is a picture of the request.
     """
 
     video: Form = "frames"
     fetches: bool = True
     allow_hosts: Collection[str] = ()
+    max_pages: int = 32
 
     def parts(self, medium: Medium) -> list[Part]:
         """The parts that show a medium, in their order.
@@ -98,7 +100,7 @@ class Preparation:
                 return [picture_part(picture.url) for picture in pictures]
             case "document":
                 pages = document.pages(
-                    source, name=medium.name, at_most=document.MAX_PAGES, **medium.options
+                    source, name=medium.name, at_most=self.max_pages, **medium.options
                 )
                 return [picture_part(image.data_url(page.data, "image/jpeg")) for page in pages]
             case "video":

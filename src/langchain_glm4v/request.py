@@ -248,6 +248,7 @@ def plan(
         video="frames" if server.abilities.frames else "mp4",
         fetches=server.host is None,
         allow_hosts=options.allow_hosts,
+        max_pages=options.max_images,
     )
     wire = to_wire(messages, media, native_tools=server.profile.native_tools)
     form = _answer_format(options, server)

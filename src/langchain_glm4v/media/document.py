@@ -25,9 +25,6 @@ LONGEST_SIDE = 1540
 It shows an A4 page in 1092x1540 pixels, 2,145 tokens, where print of 8 points can be read.
 """
 
-MAX_PAGES = 32
-"""Pages of a document that is sent whole, at most: as many pictures as a managed server takes."""
-
 _KIND = "document"  # in error messages
 _JPEG_QUALITY = 90
 # Percent of fonts and pictures in memory that are dropped after a page, those first that were used
