@@ -519,8 +519,8 @@ def test_where_nothing_is_read(tmp_path: Path) -> None:
         clip(tmp_path / "no.mp4")
     with pytest.raises(UnsupportedMediaError, match="is not a file: give the path of a video"):
         clip(tmp_path)
-    with pytest.raises(UnsupportedMediaError, match="cannot read a video from 'https://host/a"):
-        clip("https://host/a.mp4")
+    with pytest.raises(UnsupportedMediaError, match="cannot read a video from 'ftp://host/a"):
+        clip("ftp://host/a.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(UnsupportedMediaError, match="is not a file"):
         probe(tmp_path / "pipe.mp4")
