@@ -111,7 +111,7 @@ def scan_pages(count: int) -> Iterator[tuple[bytes, bytes]]:
     jpeg = io.BytesIO()
     with Image.open(io.BytesIO(page.data)) as picture:
         grey = picture.convert("L").resize((2480, 3508)).filter(ImageFilter.GaussianBlur(1))
-        noise = Image.effect_noise(grey.size, 24)
+        noise = Image.effect_noise(grey.size, 4)
         Image.blend(grey, noise, 0.1).save(jpeg, "JPEG", quality=75)
     for number in range(count):
         # A comment at its end, so that no two streams are the same.

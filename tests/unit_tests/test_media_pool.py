@@ -141,7 +141,7 @@ def test_each_keeps_the_order() -> None:
         time.sleep(0.05 if number == 0 else 0)
         return number
 
-    assert list(pool.each(slow_first, range(20), ahead=4)) == list(range(20))
+    assert list(pool.each(slow_first, range(20), at_once=4)) == list(range(20))
 
 
 def test_each_reads_and_works_only_as_far_as_needed() -> None:
@@ -152,7 +152,7 @@ def test_each_reads_and_works_only_as_far_as_needed() -> None:
             read.append(number)
             yield number
 
-    results = pool.each(lambda number: number, numbers(), ahead=3)
+    results = pool.each(lambda number: number, numbers(), at_once=2)
     assert next(results) == 0
     assert len(read) <= 4
     results.close()  # type: ignore[attr-defined]
@@ -165,7 +165,7 @@ def test_each_raises_at_its_place() -> None:
             raise MediaError("two")
         return number
 
-    results = pool.each(fail_at_two, range(5), ahead=3)
+    results = pool.each(fail_at_two, range(5), at_once=2)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(MediaError, match="two"):
         next(results)

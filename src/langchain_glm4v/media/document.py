@@ -167,7 +167,7 @@ def pages(
             )
             return replace(page, notes=notes[number]) if notes else page
 
-        yield from pool.each(rendered, numbers, ahead=workers)
+        yield from pool.each(rendered, numbers, at_once=workers)
 
 
 @dataclass(frozen=True, slots=True)

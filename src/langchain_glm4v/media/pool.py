@@ -84,24 +84,25 @@ def call(
 
 
 def each(
-    function: Callable[[int], Result], numbers: Iterable[int], *, ahead: int = SIZE
+    function: Callable[[int], Result], numbers: Iterable[int], *, at_once: int = SIZE
 ) -> Iterator[Result]:
     """Call a function for one number after the other, some of them at once.
 
     Args:
         function: Called in threads; where the work is done in processes, they share it.
         numbers: Read only as far as needed.
-        ahead: How many results are made before the first of them is taken, at most.
+        at_once: How many calls run at once, at most. Twice as many results are made before the
+            first of them is taken, so that a slow one does not hold up the others.
 
     Yields:
         The results, in the order of the numbers.
     """
     running: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(ahead, thread_name_prefix="glm4v-media") as threads:
+    with ThreadPoolExecutor(at_once, thread_name_prefix="glm4v-media") as threads:
         try:
             for number in numbers:
                 running.append(threads.submit(function, number))
-                if len(running) == ahead:
+                if len(running) == 2 * at_once:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
