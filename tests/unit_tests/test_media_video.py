@@ -17,8 +17,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
-from langchain_glm4v.media import video
+from langchain_glm4v.media import video, video_frames
 from langchain_glm4v.media.video import Clip, clip, probe
+from langchain_glm4v.media.video_frames import encoded
+from langchain_glm4v.media.video_timeline import Timeline, VideoInfo, read_timeline
 
 # Parts of its type hints want NumPy's of another version.
 av: Any = importlib.import_module("av")
@@ -163,19 +165,19 @@ def test_pixels_are_those_of_a_full_decode(ten_seconds: Path) -> None:
 def test_seeking_and_threads_change_nothing(
     ten_seconds: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    monkeypatch.setattr(video, "_THREADS", threads)
-    timeline = video._read_timeline(str(ten_seconds), "film")
+    monkeypatch.setattr(video_frames, "_THREADS", threads)
+    timeline = read_timeline(str(ten_seconds), "film")
     wish = video._Wish(None, 17, 0.0, None, 30_000, "frames")
     job = video._job(
         str(ten_seconds), "film", timeline, video._sampled(timeline, wish, "film"), wish
     )
 
     assert job.mode == "seek"
-    assert video._encoded(job) == video._encoded(replace(job, mode="pts"))
+    assert encoded(job) == encoded(replace(job, mode="pts"))
 
 
 def test_a_packet_that_is_no_frame_leads_to_a_full_decode(ten_seconds: Path) -> None:
-    timeline = video._read_timeline(str(ten_seconds), "film")
+    timeline = read_timeline(str(ten_seconds), "film")
     wish = video._Wish(1.0, None, 0.0, None, 30_000, "frames")
     ticks = sorted(timeline.ticks)
     between = ticks[40] + 1
@@ -183,9 +185,9 @@ def test_a_packet_that_is_no_frame_leads_to_a_full_decode(ten_seconds: Path) -> 
     job = video._job(
         str(ten_seconds), "film", timeline, video._sampled(timeline, wish, "film"), wish
     )
-    exact = video._encoded(replace(job, pts=(ticks[0], ticks[40])))
+    exact = encoded(replace(job, pts=(ticks[0], ticks[40])))
 
-    assert video._encoded(replace(job, pts=(ticks[0], between), order=with_ghost)) == exact
+    assert encoded(replace(job, pts=(ticks[0], between), order=with_ghost)) == exact
 
 
 def test_a_variable_rate(tmp_path: Path) -> None:
@@ -387,11 +389,9 @@ def test_long_films_have_no_more_frames(tmp_path: Path) -> None:
 def test_small_budgets_take_size_first_and_then_frames(
     limit: int, frames: int, size: tuple[int, int]
 ) -> None:
-    info = video.VideoInfo(1920, 1080, 60.0, 30.0, "h264", "mp4", 1800)
+    info = VideoInfo(1920, 1080, 60.0, 30.0, "h264", "mp4", 1800)
     ticks = array("q", range(1800))
-    timeline = video._Timeline(
-        info, Fraction(1, 30), ticks, 1800, None, ticks, ticks[:1], "seek", None
-    )
+    timeline = Timeline(info, Fraction(1, 30), ticks, 1800, None, ticks, ticks[:1], "seek", None)
     for form in ("frames", "mp4"):
         wish = video._Wish(None, None, 0.0, None, limit, form)
         sample = video._sampled(timeline, wish, "film")
