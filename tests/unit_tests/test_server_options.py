@@ -1,6 +1,7 @@
 """Command line and environment of the server."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def test_command_leaves_unset_what_vllm_finds_out() -> None:
 
 
 def test_requests_may_tell_the_seconds_of_a_video() -> None:
+    old = replace(GPU, gates_media=False)
     assert "--trust-request-mm-kwargs" in command(ServerOptions("tiny"), LOCAL, GPU, 1)
+    assert "--trust-request-mm-kwargs" not in command(ServerOptions("tiny"), LOCAL, old, 1)
 
 
 def test_extra_arguments_come_last_and_so_win() -> None:

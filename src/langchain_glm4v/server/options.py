@@ -144,7 +144,7 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
     # Lets a request say when the frames of its video are shown. It also lets a request change how
     # much is decoded, and so take much memory. That harms nobody here: the server listens on the
     # loopback interface, and none but this program has its random key.
-    trusted = ["--trust-request-mm-kwargs"]
+    trusted = ["--trust-request-mm-kwargs"] if engine.gates_media else []
     return [
         *(sys.executable, "-P", str(ENTRYPOINT), "serve", checkpoint.location),
         *given,

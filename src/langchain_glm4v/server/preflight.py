@@ -25,6 +25,7 @@ KNOWN_MODELS = (MINIATURE, "zai-org/GLM-4.1V-9B-Thinking")
 REPOSITORY_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # Devices that a driver of an NVIDIA, AMD or WSL GPU makes.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+_GATES_MEDIA = [0, 31]  # the release of vLLM that brought --trust-request-mm-kwargs
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,13 @@ class Engine:
     Attributes:
         description: Distribution and version, for people.
         for_cpu: Whether it is a build for CPUs.
+        gates_media: Whether it must be told to take what requests say of their media; vLLM before
+            0.31 takes it anyway, and knows no such option.
     """
 
     description: str
     for_cpu: bool
+    gates_media: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def find_engine() -> Engine:
                 f"run: pip uninstall {distribution}, then: pip install {wanted}"
             )
             raise EngineNotInstalledError(message)
-        return Engine(f"{distribution} {version}", for_cpu)
+        release = [int(number) for number in re.findall(r"\d+", version)[:2]]
+        return Engine(f"{distribution} {version}", for_cpu, gates_media=release >= _GATES_MEDIA)
     return Engine("vllm from source", for_cpu=not has_gpu)
 
 
