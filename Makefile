@@ -9,7 +9,7 @@ TORCH := torch==2.13.0+cpu
 .PHONY: help demo test lint benchmark clean
 
 help:
-	@echo "make demo       ask the miniature about pictures and a scanned page, on a real vLLM"
+	@echo "make demo       ask the miniature about pictures, a scan and a film, on a real vLLM"
 	@echo "make test       unit tests, and integration tests on a real vLLM"
 	@echo "make lint       ruff and mypy"
 	@echo "make benchmark  the figures of benchmarks/"

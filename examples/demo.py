@@ -1,21 +1,20 @@
-"""Ask about pictures and a scanned page, and check each answer against what is really there.
+"""Ask about pictures, a scanned page and a film, and check each answer against the truth.
 
 Starts a vLLM server on the miniature, so it runs offline and without a GPU. With another model,
 `python examples/demo.py zai-org/GLM-4.1V-9B-Thinking`, answers are shown and not checked: that one
 words them in its own way. Exits with 1 if an answer is wrong.
 """
 
-import base64
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from langchain_core.messages import HumanMessage
 
 from langchain_glm4v import ChatGLM4V, GLM4VError
-from langchain_glm4v.media import document
 
 MEDIA = Path(__file__).parent / "media"
 SCAN_TEXT = """\
@@ -50,22 +49,28 @@ QUESTIONS = (
     ),
     Question(["scan.pdf"], "Transcribe the text.", SCAN_TEXT),
     Question(["scan.pdf"], "What is the Total?", "280.50"),
+    Question(["film.mp4"], "Describe the video.", "0-1: blue square; 2-4: Bread; 5: yellow screen"),
+    Question(["film.mp4"], "At which second does the word Bread appear?", "At second 2."),
 )
 
 
-def picture(name: str) -> dict[str, str]:
-    """A content block with a picture, or with the first page of a PDF."""
+# Ending of a file's name -> its content block; the miniature reads small pages.
+BLOCKS: dict[str, dict[str, Any]] = {
+    ".png": {"type": "image"},
+    ".pdf": {"type": "file", "longest_side": 784},
+    ".mp4": {"type": "video"},
+}
+
+
+def block(name: str) -> dict[str, Any]:
+    """The content block that shows a file."""
     path = MEDIA / name
-    if path.suffix != ".pdf":
-        return {"type": "image", "path": str(path)}
-    page = next(document.pages(path, pages="1", longest_side=784))
-    data = base64.b64encode(page.data).decode("ascii")
-    return {"type": "image", "base64": data, "mime_type": "image/jpeg"}
+    return {**BLOCKS[path.suffix], "path": str(path)}
 
 
 def ask(model: ChatGLM4V, question: Question) -> str:
     """Show the reasoning and then the answer as they come; return the answer."""
-    blocks = [*map(picture, question.files), {"type": "text", "text": question.text}]
+    blocks = [*map(block, question.files), {"type": "text", "text": question.text}]
     dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
     answer = ""
     print(f"\n{', '.join(question.files)}: {question.text}")

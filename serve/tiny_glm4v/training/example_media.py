@@ -1,4 +1,4 @@
-"""Makes the pictures and the scanned page of `examples/media`.
+"""Makes the pictures, the scanned page and the film of `examples/media`.
 
     TINY_GLM4V_FONTS=… python -m training.example_media ../../examples/media
 
@@ -11,15 +11,18 @@ import io
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pymupdf
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from . import fonts, pictures
 from .pictures import Picture
 from .sample import held_out
 
+FILM_RATE = 10  # frames a second
 RECEIPT = (
     "Corner Bakery",
     "Date: 2026-11-22",
@@ -90,6 +93,25 @@ def pdf(image: Image.Image) -> bytes:
     return made
 
 
+def film() -> bytes:
+    """A film of six seconds: a blue square, a word, a yellow screen."""
+    size, font = (224, 168), next(path for path in fonts.paths() if path.name == "DejaVuSans.ttf")
+    square, word = (Image.new("RGB", size, "whitesmoke") for _ in range(2))
+    ImageDraw.Draw(square).rectangle((80, 52, 144, 116), fill=pictures.COLOURS["blue"])
+    letters = ImageFont.truetype(font, 24)
+    ImageDraw.Draw(word).text((70, 68), "Bread", fill="black", font=letters)
+    screen = Image.new("RGB", size, pictures.COLOURS["yellow"])
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", FILM_RATE, options={"crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for scene, seconds in ((square, 2), (word, 3), (screen, 1)):
+            for _ in range(seconds * FILM_RATE):
+                container.mux(stream.encode(av.VideoFrame.from_image(scene)))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -101,6 +123,7 @@ def main() -> None:
         Image.fromarray(figure(wanted).pixels).save(folder / name)
     letter = page((560, 784), LETTER, "LiberationSerif-Regular.ttf", askew=1)
     (folder / "scan.pdf").write_bytes(pdf(scanned(letter)))
+    (folder / "film.mp4").write_bytes(film())
 
 
 if __name__ == "__main__":
