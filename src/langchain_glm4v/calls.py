@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_glm4v import two_rounds
 from langchain_glm4v.repetition import RepetitionGuard
-from langchain_glm4v.replies import StreamReader
+from langchain_glm4v.replies import StreamReader, reasoning_of, text_of, well_formed
 from langchain_glm4v.request import Plan
 
 _REPETITION = {"delta": {}, "finish_reason": "repetition", "stop_reason": "repetition_detected"}
@@ -26,10 +26,18 @@ def second(plan: Plan, reply: Mapping[str, Any]) -> dict[str, Any] | None:
     """The request that `reply` calls for; None if it is all there is."""
     if plan.budget is None or not reply.get("choices"):
         return None
-    choice = reply["choices"][0]
-    if not two_rounds.is_cut(choice.get("finish_reason")):
-        return None
-    return two_rounds.second(plan.payload, choice["message"].get("content") or "", plan.budget)
+    with well_formed("chat.completion", reply):
+        choice = reply["choices"][0]
+        if not two_rounds.is_cut(choice.get("finish_reason")):
+            return None
+        begun = two_rounds.raw(choice["message"])
+        return two_rounds.second(plan.payload, begun, plan.budget)
+
+
+def both(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+    """The replies to the first and the second request as one."""
+    with well_formed("chat.completion", two):
+        return two_rounds.joined(one, two)
 
 
 class RunningStream:
@@ -49,6 +57,10 @@ class RunningStream:
 
     def read(self, event: Mapping[str, Any]) -> list[ChatGenerationChunk]:
         """Read the next event of the request that runs now."""
+        with well_formed("chat.completion.chunk", event):
+            return self._read(event)
+
+    def _read(self, event: Mapping[str, Any]) -> list[ChatGenerationChunk]:
         spliced: Mapping[str, Any] | None = event
         if self._splice is not None:
             splice = self._splice
@@ -77,4 +89,4 @@ class RunningStream:
 def _text(event: Mapping[str, Any]) -> str:
     choices = event.get("choices") or [{}]
     delta = choices[0].get("delta") or {}
-    return delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content") or ""
+    return text_of(delta.get("content")) or reasoning_of(delta)

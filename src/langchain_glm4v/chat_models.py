@@ -23,7 +23,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, aclosing, closing
+from contextlib import AbstractContextManager, aclosing, closing, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -52,7 +53,7 @@ from langchain_glm4v.abilities import (
     run,
 )
 from langchain_glm4v.call_errors import ServerUnreachableError
-from langchain_glm4v.calls import RunningStream, first, second
+from langchain_glm4v.calls import RunningStream, both, first, second
 from langchain_glm4v.clients import (
     Connection,
     LoopLocal,
@@ -77,7 +78,6 @@ from langchain_glm4v.request import plan as plan_request
 from langchain_glm4v.server import registry
 from langchain_glm4v.server.options import ServerOptions
 from langchain_glm4v.server.registry import Lease
-from langchain_glm4v.two_rounds import joined
 from langchain_glm4v.uploads import Uploads
 
 Sent = TypeVar("Sent")
@@ -105,8 +105,6 @@ _DECIDED_BY_SERVER = {"model_name", "base_url", "openai_api_base", "api_key", "o
 _abilities: dict[tuple[str, str, str], Abilities] = {}
 # The media that they have, likewise.
 _uploads: dict[tuple[str, str, str], Uploads] = {}
-# What a server may answer that has forgotten a medium, or does not go by names.
-_MAY_MISS_MEDIA = (openai.BadRequestError, openai.InternalServerError)
 
 
 class ChatGLM4V(BaseChatOpenAI):
@@ -609,6 +607,10 @@ class ChatGLM4V(BaseChatOpenAI):
         options = read_options(fields, wishes)
         if stop is not None:
             fields["stop"] = stop
+        if (most := fields.pop("max_completion_tokens", None)) is not None:
+            fields["max_tokens"] = most  # OpenAI's newer name
+        if not isinstance(fields.get("extra_body") or {}, dict):
+            raise RequestError(f"extra_body is {fields['extra_body']!r}: give a dict")
         given = {**(self.extra_body or {}), **(kwargs.get("extra_body") or {})}
         body = {**defaults["extra_body"], **given}
         body |= {name: fields.pop(name) for name in _BODY_FIELDS if fields.get(name) is not None}
@@ -634,27 +636,28 @@ class ChatGLM4V(BaseChatOpenAI):
         # A managed server's key is its own: another one may get the same port later.
         return self.openai_api_base, self.openai_api_key.get_secret_value(), model
 
-    def _learn(
-        self, refusal: openai.BadRequestError, refused: Plan, abilities: Abilities | None
-    ) -> Abilities:
-        """What to plan a refused call with instead; raises again if the refusal tells nothing.
-
-        Args:
-            refusal: What the server said.
-            refused: What it refused.
-            abilities: What that was planned with; None: what is noted of the server.
-        """
+    def _learn(self, refusal: openai.BadRequestError, refused: Plan) -> Abilities:
+        """What to plan a refused call with instead; raises again if the refusal tells nothing."""
         key = self._abilities_key(refused.payload["model"])
-        learnt = without(abilities or _abilities.get(key) or Abilities(), str(refusal), refused)
+        learnt = without(str(refusal), refused)
         if learnt is None:
             raise refusal
-        if refused.grammar in learnt.refused:
+        noted = _abilities.get(key)
+        is_new = noted is None or refused.grammar not in noted.refused
+        if noted is not None:  # other calls may have learnt more meanwhile
+            learnt = replace(
+                learnt,
+                budget=learnt.budget and noted.budget,
+                frames=learnt.frames and noted.frames,
+                refused=learnt.refused | noted.refused,
+            )
+        if is_new and refused.grammar in learnt.refused:
             warnings.warn(
                 f"the server refuses the grammar of this answer, which is asked for in words now: "
                 f"{refusal}",
                 stacklevel=2,
             )
-        if key in _abilities:
+        if noted is not None:
             _abilities[key] = learnt
         return learnt
 
@@ -672,7 +675,7 @@ class ChatGLM4V(BaseChatOpenAI):
             try:
                 return plan, self._sent(send, first(plan))
             except openai.BadRequestError as error:
-                abilities = self._learn(error, plan, abilities)
+                abilities = self._learn(error, plan)
 
     async def _abegun(
         self,
@@ -691,7 +694,7 @@ class ChatGLM4V(BaseChatOpenAI):
             try:
                 return plan, await self._asent(send, first(plan))
             except openai.BadRequestError as error:
-                abilities = self._learn(error, plan, abilities)
+                abilities = self._learn(error, plan)
 
     def _sent(
         self,
@@ -703,11 +706,11 @@ class ChatGLM4V(BaseChatOpenAI):
         light = uploads.without_known(payload)
         try:
             reply = send(self.root_client, light)
-        except _MAY_MISS_MEDIA as error:
-            if light is payload:
+        except openai.APIError as error:
+            if light is payload or not _may_miss_media(error):
                 raise
             reply = send(self.root_client, payload)
-            uploads.note_missed(str(error))
+            uploads.note_missed(payload, str(error))
         uploads.note_sent(payload)
         return reply
 
@@ -722,13 +725,22 @@ class ChatGLM4V(BaseChatOpenAI):
         client = self.root_async_client.current
         try:
             reply = await send(client, light)
-        except _MAY_MISS_MEDIA as error:
-            if light is payload:
+        except openai.APIError as error:
+            if light is payload or not _may_miss_media(error):
                 raise
             reply = await send(client, payload)
-            uploads.note_missed(str(error))
+            uploads.note_missed(payload, str(error))
         uploads.note_sent(payload)
         return reply
+
+    @contextmanager
+    def _forgetting(self, plan: Plan) -> Iterator[None]:
+        """Around a reply on its way: an error may be for a medium that the server has not."""
+        try:
+            yield
+        except openai.APIError:
+            self._uploads(plan.payload).forget()
+            raise
 
     def _uploads(self, payload: Mapping[str, Any]) -> Uploads:
         return _uploads.setdefault(self._abilities_key(payload["model"]), Uploads())
@@ -766,7 +778,7 @@ class ChatGLM4V(BaseChatOpenAI):
         with self._explained():
             plan, (reply, headers) = self._begun(complete, messages, stop, kwargs)
             if (following := second(plan, reply)) is not None:
-                reply = joined(reply, self._sent(complete, following)[0])
+                reply = both(reply, self._sent(complete, following)[0])
         return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
 
     async def _agenerate(
@@ -779,7 +791,7 @@ class ChatGLM4V(BaseChatOpenAI):
         with self._explained():
             plan, (reply, headers) = await self._abegun(acomplete, messages, stop, kwargs)
             if (following := second(plan, reply)) is not None:
-                reply = joined(reply, (await self._asent(acomplete, following))[0])
+                reply = both(reply, (await self._asent(acomplete, following))[0])
         return read_completion(_named(reply, kwargs), plan.reading, headers=self._shown(headers))
 
     def _stream(
@@ -793,7 +805,7 @@ class ChatGLM4V(BaseChatOpenAI):
         with self._explained():
             plan, events = self._begun(stream, messages, stop, kwargs)
             running = RunningStream(plan, self._shown(events.response.headers))
-            with closing(self._chunks(running, events, kwargs)) as chunks:
+            with self._forgetting(plan), closing(self._chunks(running, events, kwargs)) as chunks:
                 for chunk in chunks:
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -824,11 +836,12 @@ class ChatGLM4V(BaseChatOpenAI):
         with self._explained():
             plan, events = await self._abegun(astream, messages, stop, kwargs)
             running = RunningStream(plan, self._shown(events.response.headers))
-            async with aclosing(self._achunks(running, events, kwargs)) as chunks:
-                async for chunk in chunks:
-                    if run_manager:
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+            with self._forgetting(plan):
+                async with aclosing(self._achunks(running, events, kwargs)) as chunks:
+                    async for chunk in chunks:
+                        if run_manager:
+                            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
 
     async def _achunks(
         self, running: RunningStream, events: openai.AsyncStream[Any], kwargs: Mapping[str, Any]
@@ -859,6 +872,14 @@ class ChatGLM4V(BaseChatOpenAI):
         return headers if self.include_response_headers else None
 
 
+def _may_miss_media(error: openai.APIError) -> bool:
+    """Whether a server may say so that has forgotten a medium, or does not go by names."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in (400, 404, 422) or error.status_code >= 500
+    return not isinstance(error, openai.APIConnectionError)
+
+
 def _named(reply: dict[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The reply under the name that the call asked for; vLLM tells the first of its names."""
-    return {**reply, "model": kwargs["model"]} if "model" in kwargs else reply
+    known = isinstance(reply, dict) and "model" in kwargs
+    return {**reply, "model": kwargs["model"]} if known else reply

@@ -140,7 +140,8 @@ def _with_one_video(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     shown = [
         (number, place)
         for number, message in enumerate(messages)
-        if not isinstance(message.content, str)
+        # Of an AIMessage the text alone is sent.
+        if not isinstance(message.content, str) and not isinstance(message, AIMessage)
         for place, block in enumerate(message.content)
         if media_blocks.kind_of(block) == "video"
     ]

@@ -100,13 +100,20 @@ def media_digest(messages: Sequence[BaseMessage]) -> str:
         MediaError: If a file cannot be read.
     """
     contents = [
-        hashlib.sha256(medium.read()).digest()
+        _digest(medium)
         for message in messages
         if not isinstance(message.content, str)
         for block in message.content
         if (medium := media_blocks.medium(block)) and (medium.is_local or medium.is_object)
     ]
     return hashlib.sha256(b"".join(contents)).hexdigest() if contents else ""
+
+
+def _digest(medium: media_blocks.Medium) -> bytes:
+    if medium.is_object:
+        return hashlib.sha256(medium.read()).digest()
+    with source.local_file(medium.source, medium.kind) as path, path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _redact_field(holder: Mapping[str, Any], key: str) -> Any:

@@ -9,7 +9,8 @@ thinking from answer in it, `tool_protocol.CallSplitter` finds the tool calls of
 
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -32,6 +33,7 @@ from langchain_glm4v.tool_protocol import CallPiece, CallSplitter, json_object
 # What a reply of an unforeseen shape raises on the way.
 _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _Call: TypeAlias = tuple[str, str | None, str]  # name, id, arguments
+_THOUGHT = "<think></think>"  # stands for the reasoning that the server split off
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)', re.DOTALL)
 
 
@@ -71,10 +73,8 @@ def read_completion(
     Raises:
         ReplyError: If `response` is no `chat.completion`.
     """
-    try:
+    with well_formed("chat.completion", response):
         return _read_completion(response, reading, headers)
-    except _MISSHAPEN as error:
-        raise _misshapen("chat.completion", response, error) from error
 
 
 class StreamReader:
@@ -112,10 +112,8 @@ class StreamReader:
         Raises:
             ReplyError: If `event` is no `chat.completion.chunk`.
         """
-        try:
+        with well_formed("chat.completion.chunk", event):
             return self._read(event)
-        except _MISSHAPEN as error:
-            raise _misshapen("chat.completion.chunk", event, error) from error
 
     def rest(self) -> list[ChatGenerationChunk]:
         """End the stream; returns what was held back if it broke off without a finish reason.
@@ -130,11 +128,9 @@ class StreamReader:
                 "the stream ended before anything of an answer came: see the server's log, or try "
                 "again"
             )
-        try:
+        with well_formed("chat.completion.chunk", self._usage):
             parts = self._end(None, None)
             chunk = self._chunk(parts, self._call_chunks({}, parts))
-        except _MISSHAPEN as error:
-            raise _misshapen("chat.completion.chunk", self._usage, error) from error
         return [] if chunk is None else [chunk]
 
     def _read(self, event: Mapping[str, Any]) -> ChatGenerationChunk | None:
@@ -224,18 +220,23 @@ class _Output:
         self.size = 0
         self.reasoning_size = 0
         self._begun = False
+        self._over = "</think>" in reading.given
+        self._strict = reading.strict
         self._splitter = Splitter(eager=reading.eager, strict=reading.strict)
         self._splitter.feed(reading.given)
         self._calls = CallSplitter(bare=reading.bare_calls) if reading.calls else None
 
     def feed(self, fields: Mapping[str, Any]) -> _Parts:
         """Read a message, or the delta of one."""
-        text = _text(fields.get("content"))
-        # vLLM and hosts name the reasoning that they split off themselves differently.
-        given = fields.get("reasoning") or fields.get("reasoning_content") or ""
+        text, given = text_of(fields.get("content")), reasoning_of(fields)
+        if self._over:
+            # A parser takes what continues a finished thinking for thinking.
+            text, given = given + text, ""
         self.size += _size(given) + _size(text)
         if given and not self._begun:
-            self._splitter = Splitter(eager=True)
+            self._splitter = Splitter(eager=not self._strict, strict=self._strict)
+            if self._strict:
+                self._splitter.feed(_THOUGHT)
         self._begun = self._begun or bool(given or text)
         parts = self._parts(self._splitter.feed(text)) if text else _Parts()
         if given:
@@ -462,7 +463,12 @@ def _spoiler(text: str) -> str:
     return close + "}" * (text.count("{") + 1)
 
 
-def _text(content: Any) -> str:
+def reasoning_of(fields: Mapping[str, Any]) -> str:
+    """The reasoning that a server split off; vLLM and hosts name it differently."""
+    return fields.get("reasoning") or fields.get("reasoning_content") or ""
+
+
+def text_of(content: Any) -> str:
     """The text of a content, which some hosts send in parts."""
     if isinstance(content, list):
         return "".join(part["text"] for part in content if part["type"] == "text")
@@ -490,10 +496,21 @@ def _known(**entries: Any) -> dict[str, Any]:
     return {name: value for name, value in entries.items() if value is not None}
 
 
-def _misshapen(kind: str, reply: Any, error: Exception) -> ReplyError:
-    """The error for a reply of which no message can be made."""
-    reason = " ".join(str(error).split())[:200]
-    return ReplyError(
-        f"the server sent no {kind} ({type(error).__name__}: {reason}) but {reprlib.repr(reply)}: "
-        "check that base_url leads to the /v1 of an OpenAI-compatible server"
-    )
+@contextmanager
+def well_formed(kind: str, reply: Any) -> Iterator[None]:
+    """Around the reading of a reply.
+
+    Raises:
+        ReplyError: No message can be made of it.
+    """
+    try:
+        yield
+    except ReplyError:
+        raise
+    except _MISSHAPEN as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ReplyError(
+            f"the server sent no {kind} ({type(error).__name__}: {reason}) but "
+            f"{reprlib.repr(reply)}: check that base_url leads to the /v1 of an OpenAI-compatible "
+            "server"
+        ) from error

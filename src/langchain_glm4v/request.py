@@ -117,6 +117,7 @@ class Plan:
     Attributes:
         payload: The request, as OpenAI's client takes it.
         reading: How the text of the reply is to be read.
+        abilities: What the server was taken to be able to.
         grammar: Key of the grammar that binds the output; "": none does.
         budget: Tokens of thinking after which the client itself goes on with the answer, in a
             second request; None: the server keeps the budget, or there is none.
@@ -125,6 +126,7 @@ class Plan:
 
     payload: dict[str, Any]
     reading: Reading
+    abilities: Abilities
     grammar: str = ""
     budget: int | None = None
     watched: bool = False
@@ -153,15 +155,18 @@ def read_options(fields: dict[str, Any], wishes: Mapping[str, Any]) -> Options:
     if preset not in SAMPLING:
         raise RequestError(f"sampling is {preset!r}: accepted are {', '.join(SAMPLING)}")
     budget = wishes["thinking_budget"]
-    if budget is not None and (not isinstance(budget, int) or budget < 1):
+    if budget is not None and (type(budget) is not int or budget < 1):
         raise RequestError(
             f"thinking_budget is {budget!r}: give at least 1 token, or thinking='off' for none"
         )
     if wishes["thinking"] not in ("auto", "off"):
         raise RequestError(f"thinking is {wishes['thinking']!r}: accepted are 'auto' and 'off'")
     most = wishes["max_images"]
-    if not isinstance(most, int) or most < 1:
+    if type(most) is not int or most < 1:
         raise RequestError(f"max_images is {most!r}: it must be a whole number above 0")
+    choices = fields.pop("choices", None) or ()
+    if isinstance(choices, str) or not all(isinstance(text, str) for text in choices):
+        raise RequestError(f"choices are {choices!r}: give a list of texts")
     parallel = fields.pop("parallel_tool_calls", None)
     schema, described = _wanted_schema(fields.pop("response_format", None))
     return Options(
@@ -171,7 +176,7 @@ def read_options(fields: dict[str, Any], wishes: Mapping[str, Any]) -> Options:
         parallel=parallel is not False,
         schema=schema,
         described=described,
-        choices=tuple(fields.pop("choices", None) or ()),
+        choices=tuple(choices),
         boxes=bool(fields.pop("boxes", False)),
     )
 
@@ -288,6 +293,7 @@ def plan(
     return Plan(
         payload=_accepted(payload, server.host, always),
         reading=reading,
+        abilities=server.abilities,
         grammar="" if form is None else _key(form),
         budget=None if in_one else client_budget,
         watched=options.repetition_guard and not server.abilities.is_vllm,
@@ -508,14 +514,14 @@ def _accepted(
     return {**kept, "extra_body": body}
 
 
-def without(abilities: Abilities, refusal: str, attempt: Plan) -> Abilities | None:
+def without(refusal: str, attempt: Plan) -> Abilities | None:
     """What the server can do, now that it has refused a request; None if that tells nothing.
 
     Args:
-        abilities: What it seemed to be able to.
         refusal: What it said.
         attempt: What it refused.
     """
+    abilities = attempt.abilities
     text = refusal.lower()
     if "thinking_token_budget" in text and abilities.budget:
         return replace(abilities, budget=False)

@@ -7,6 +7,8 @@ it behind `</think><answer>`; if it has, the second just goes on.
 from collections.abc import Mapping
 from typing import Any
 
+from langchain_glm4v.replies import reasoning_of, text_of
+
 FORCED_END = "</think><answer>"
 _THINK, _THINK_END, _ANSWER = "<think>", "</think>", "<answer>"
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -50,18 +52,35 @@ def forced_end(begun: str) -> str:
     return "" if _THINK_END in begun or _ANSWER in begun else FORCED_END
 
 
+def raw(message: Mapping[str, Any]) -> str:
+    """What the model wrote, also where the server has taken the reasoning off."""
+    reasoning, text = reasoning_of(message), text_of(message.get("content"))
+    if not reasoning:
+        return text
+    return f"{_THINK}{reasoning}{_THINK_END if text else ''}{text}"
+
+
 def joined(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
     """Two replies as one."""
     choice = two["choices"][0]
-    begun = one["choices"][0]["message"]["content"] or ""
-    content = begun + forced_end(begun) + (choice["message"]["content"] or "")
-    message = {**choice["message"], "content": content}
+    begun = raw(one["choices"][0]["message"])
+    content = begun + forced_end(begun) + _continued(choice["message"])
+    message = {**_without_reasoning(choice["message"]), "content": content}
     logprobs = _joined_logprobs(one["choices"][0].get("logprobs"), choice.get("logprobs"))
     return {
         **two,
         "choices": [{**choice, "message": message, "logprobs": logprobs}],
         "usage": _added(one.get("usage"), two.get("usage")),
     }
+
+
+def _continued(message: Mapping[str, Any]) -> str:
+    """Text of a second reply, all of which a parser may take for reasoning."""
+    return reasoning_of(message) + text_of(message.get("content"))
+
+
+def _without_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if not name.startswith("reasoning")}
 
 
 def _joined_logprobs(
@@ -82,6 +101,8 @@ class Splice:
 
     def __init__(self) -> None:
         self.cut = False
+        self._parsed = False
+        self._ended = False
         self._texts: list[str] = []
         self._usage: Mapping[str, Any] | None = None
 
@@ -95,10 +116,11 @@ class Splice:
         choices = event.get("choices") or []
         if choices and not self.cut:
             delta = choices[0].get("delta") or {}
-            self._texts.append(delta.get("content") or "")
+            self._texts.append(self._raw(delta))
+            delta = {**_without_reasoning(delta), "content": self._texts[-1]}
             self.cut = is_cut(choices[0].get("finish_reason"))
             if not self.cut:
-                return event
+                return {**event, "choices": [{**choices[0], "delta": delta}]}
             content = self._texts[-1] + forced_end(self.text)
             last = {**choices[0], "delta": {**delta, "content": content}, "finish_reason": None}
             self._usage = event.get("usage")
@@ -108,8 +130,22 @@ class Splice:
             return None
         return event
 
+    def _raw(self, delta: Mapping[str, Any]) -> str:
+        """What the model wrote, tags put where the server has taken the reasoning off."""
+        reasoning, text = reasoning_of(delta), text_of(delta.get("content"))
+        begin = _THINK if reasoning and not self._parsed else ""
+        self._parsed = self._parsed or bool(reasoning)
+        end = _THINK_END if text and self._parsed and not self._ended else ""
+        self._ended = self._ended or bool(text)
+        return f"{begin}{reasoning}{end}{text}"
+
     def of_second(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """An event of the second stream, its usage added to the first one's."""
+        if event.get("choices"):
+            choice = event["choices"][0]
+            delta = choice.get("delta") or {}
+            delta = {**_without_reasoning(delta), "content": _continued(delta)}
+            event = {**event, "choices": [{**choice, "delta": delta}]}
         if event.get("usage"):
             return {**event, "usage": _added(self._usage, event["usage"])}
         return event

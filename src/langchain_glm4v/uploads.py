@@ -20,6 +20,7 @@ from langchain_glm4v.turns import Part, Turn, is_medium, parts_of
 
 _SECRET = secrets.token_bytes(32)
 _MOST = 4096  # names that are kept of a server; vLLM itself keeps 4 GiB of prepared media
+_MOST_FAILURES = 2
 _MISSED = "cache miss"  # in what vLLM says if it has no medium of a name
 
 
@@ -53,14 +54,14 @@ class Uploads:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._works = True
+        self._failures = 0
         self._lock = threading.Lock()
 
     def without_known(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         """The request without the content of media that the server has; itself if it has none."""
         with self._lock:
             known = {name for name in _names(payload["messages"]) if name in self._known}
-        if not known or not self._works:
+        if not known or self._failures >= _MOST_FAILURES:
             return payload
         return {**payload, "messages": [_lightened(turn, known) for turn in payload["messages"]]}
 
@@ -73,16 +74,23 @@ class Uploads:
             while len(self._known) > _MOST:
                 self._known.popitem(last=False)
 
-    def note_missed(self, refusal: str) -> None:
-        """Take in that the server refused a lightened request, and accepted the whole one.
+    def note_missed(self, payload: Mapping[str, Any], refusal: str) -> None:
+        """Take in that the server refused a request lightened, and accepted it whole.
 
         Args:
-            refusal: What it said. If it is not that it has forgotten a medium, it does not go by
-                names, and is sent all media from now on.
+            payload: The request.
+            refusal: What it said. If it is not that it has forgotten a medium, and that comes
+                twice, it does not go by names, and is sent all media from now on.
         """
         with self._lock:
+            for name in _names(payload["messages"]):
+                self._known.pop(name, None)
+            self._failures += _MISSED not in refusal.lower()
+
+    def forget(self) -> None:
+        """Forget what the server has, after an error in the midst of a reply."""
+        with self._lock:
             self._known.clear()
-            self._works = self._works and _MISSED in refusal.lower()
 
 
 def _names(wire: Iterable[Turn]) -> Iterator[str]:

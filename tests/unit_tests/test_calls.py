@@ -1,5 +1,6 @@
 """Calls of several requests, and streams that are ended, through `ChatGLM4V`."""
 
+import asyncio
 import re
 import threading
 import warnings
@@ -17,6 +18,7 @@ from PIL import Image
 
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.abilities import Answer, Question
+from langchain_glm4v.errors import ReplyError
 
 Ask = Callable[[Question], Answer]
 Body = dict[str, Any]
@@ -160,7 +162,101 @@ async def test_media_are_read_beside_the_event_loop(
     assert threading.get_ident() not in readers
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"choices": [{"finish_reason": "length"}]},
+        {"choices": ["x"]},
+        {"choices": [{"finish_reason": "length", "message": {"content": 5}}]},
+    ],
+)
+def test_a_misshapen_first_reply(writer: type[Any], vllm: Ask, reply: Body) -> None:
+    class Strange(writer):  # type: ignore[misc]
+        def reply(self, path: str, content: bytes) -> httpx.Response:
+            response: httpx.Response = super().reply(path, content)
+            written = response.status_code == 200 and "choices" in response.json()
+            return httpx.Response(200, json=reply) if written else response
+
+    model = Strange(vllm, TEXT, refuses_budget).model()
+    with pytest.raises(ReplyError, match=r"sent no chat\.completion"):
+        model.invoke("Hi", thinking_budget=3)
+
+
+@pytest.mark.parametrize("choices", [[], None, [{"message": None}], ["x"]])
+def test_a_misshapen_second_reply(writer: type[Any], vllm: Ask, choices: Any) -> None:
+    class Strange(writer):  # type: ignore[misc]
+        def reply(self, path: str, content: bytes) -> httpx.Response:
+            response: httpx.Response = super().reply(path, content)
+            again = b"continue_final_message" in content and path.endswith("/chat/completions")
+            return httpx.Response(200, json={"choices": choices}) if again else response
+
+    model = Strange(vllm, TEXT, refuses_budget).model()
+    with pytest.raises(ReplyError, match=r"sent no chat\.completion"):
+        model.invoke("Hi", thinking_budget=3)
+
+
+@pytest.mark.parametrize("event", [5, ["x"], {"choices": ["x"]}, {"choices": {"a": 1}}])
+@pytest.mark.parametrize("options", [{}, {"thinking_budget": 3}, {"model": "other"}])
+def test_misshapen_events(
+    writer: type[Any], vllm: Ask, event: Any, options: dict[str, Any]
+) -> None:
+    class Strange(writer):  # type: ignore[misc]
+        def events(self, *_: Any) -> list[Any]:
+            return [event]
+
+    model = Strange(vllm, TEXT, refuses_budget).model()
+    with pytest.raises(ReplyError, match=r"sent no chat\.completion\.chunk"):
+        list(model.stream("Hi", **options))
+
+
+async def test_many_calls_at_once_learn_the_same(writer: type[Any], vllm: Ask) -> None:
+    server = writer(vllm, TEXT, refuses_budget)
+    model = server.model()
+    messages = await asyncio.gather(*[model.ainvoke("Hi", thinking_budget=3) for _ in range(8)])
+
+    assert {message.text for message in messages} == {"It is 42 euros."}
+
+
 # --- a parser ---
+
+
+def parsed(text: str) -> Body:
+    """What vLLM's reasoning parser makes of a text: without a closing tag, all is reasoning."""
+    thought, end, answer = text.removeprefix("<think>").partition("</think>")
+    return {"reasoning": thought or None, "content": answer or None if end else None}
+
+
+def parsing(writer: type[Any]) -> type[Any]:
+    class Parsing(writer):  # type: ignore[misc]
+        def reply(self, path: str, content: bytes) -> httpx.Response:
+            response: httpx.Response = super().reply(path, content)
+            if response.headers["content-type"] != "application/json":
+                return response
+            reply = response.json()
+            for choice in reply.get("choices", ()):
+                choice["message"] |= parsed(choice["message"]["content"])
+            return httpx.Response(response.status_code, json=reply)
+
+    return Parsing
+
+
+def test_thinking_off_behind_a_parser(writer: type[Any], vllm: Ask) -> None:
+    model = parsing(writer)(vllm, "<think></think><answer>It is 42 euros.").model()
+    message = model.invoke("Hi", thinking="off")
+
+    assert message.text == "It is 42 euros."
+    assert "reasoning_content" not in message.additional_kwargs
+
+
+@pytest.mark.parametrize("budget", [3, 7, 14, 20])
+def test_a_budget_in_two_rounds_behind_a_parser(writer: type[Any], vllm: Ask, budget: int) -> None:
+    plain = writer(vllm, TEXT, refuses_budget).model()
+    behind = parsing(writer)(vllm, TEXT, refuses_budget).model()
+    expected = plain.invoke("Hi", thinking_budget=budget)
+    message = behind.invoke("Hi", thinking_budget=budget)
+
+    assert message.text == expected.text == "It is 42 euros."
+    assert message.additional_kwargs == expected.additional_kwargs
 
 
 async def test_a_parser_is_looked_for_once_and_only_for_an_answer_with_a_form(

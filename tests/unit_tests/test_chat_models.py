@@ -818,7 +818,11 @@ class Recovering(FakeVLLM):
         if path.endswith("/chat/completions"):
             return super().reply(request)
         self.asked.append(path)
-        return httpx.Response(503 if len(self.asked) == 1 else 404)
+        if len(self.asked) == 1:
+            return httpx.Response(503)
+        if path == "/v1/models":
+            return httpx.Response(200, json={"data": []})
+        return httpx.Response(404)
 
 
 def test_a_server_that_fails_once_is_asked_again() -> None:

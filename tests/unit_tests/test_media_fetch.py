@@ -801,7 +801,9 @@ def test_ctrl_c_ends_a_fetch(web: Any) -> None:
         gone.set()
 
     web.routes["/a"] = hang
-    program = [sys.executable, "-c", PROGRAM, f"{web.url}/a"]
+    # Started in the background, a run of tests makes its children ignore Ctrl-C.
+    listening = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program = [sys.executable, "-c", listening + PROGRAM, f"{web.url}/a"]
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as process:
         assert asked.wait(60)
         process.send_signal(signal.SIGINT)

@@ -608,6 +608,14 @@ def test_every_form_of_a_video(film: Path) -> None:
         assert small["video_url"]["url"].startswith("data:video/mp4;base64,")
 
 
+def test_a_video_of_the_model_s_own_displaces_none(film: Path) -> None:
+    shown: dict[str, Any] = {"type": "video", "path": film}
+    messages = [HumanMessage([shown]), AIMessage(["Here.", shown]), HumanMessage("And mine?")]
+    first, *_ = to_wire(messages)
+
+    assert [part["type"] for part in first["content"]] == ["video_url"]
+
+
 def test_a_video_in_the_network(film: Path, web: Any) -> None:
     url = web.give("/film.mp4", film.read_bytes())
     whole = HumanMessage([{"type": "video", "url": url}])

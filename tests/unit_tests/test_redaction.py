@@ -18,6 +18,7 @@ from langchain_core.prompt_values import ChatPromptValue
 from PIL import Image
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.media import source
 from langchain_glm4v.messages import to_wire
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.redaction import media_digest, redact, to_files
@@ -251,6 +252,16 @@ def test_the_digest_follows_the_content_of_files(tmp_path: Path) -> None:
     assert media_digest([HumanMessage([file, image])]) != digest
     path.write_bytes(b"three")
     assert media_digest([HumanMessage([image, file])]) != digest
+
+
+def test_the_digest_of_a_file_larger_than_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MAX_BYTES", 10)
+    path = tmp_path / "film.mp4"
+    path.write_bytes(bytes(11))
+
+    assert media_digest([HumanMessage([{"type": "video", "path": str(path)}])])
 
 
 def test_the_digest_without_files() -> None:

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 
+from langchain_glm4v.abilities import Abilities
+from langchain_glm4v.calls import RunningStream
 from langchain_glm4v.errors import ReplyError
 from langchain_glm4v.replies import Reading, StreamReader, read_completion
+from langchain_glm4v.request import Plan
 from langchain_glm4v.tool_protocol import call
 
 RAW = "<think>I look.</think>\n<answer>It is <|begin_of_box|>42<|end_of_box|>."
@@ -204,6 +207,24 @@ def test_events_that_say_nothing_make_no_chunk() -> None:
     assert reader.read(event({"content": "<thi"})) is None
     assert reader.read({"choices": [{"delta": None}]}) is None
     assert reader.read({}) is None
+
+
+def test_behind_a_parser_a_bound_answer_is_read_word_for_word() -> None:
+    message = {"reasoning": "I look.", "content": '\n<answer>{"a":"x </answer> y"}'}
+    response = {"choices": [{"message": message, **STOP}]}
+    (generation,) = read_completion(response, Reading(strict=True)).generations
+
+    assert generation.text == '{"a":"x </answer> y"}'
+    assert generation.message.additional_kwargs["reasoning_content"] == "I look."
+
+
+def test_content_in_parts_is_watched_too() -> None:
+    parts = [{"type": "text", "text": "Hello"}]
+    running = RunningStream(Plan({}, Reading(), Abilities(), watched=True), None)
+    chunks = running.read({"choices": [{"index": 0, "delta": {"content": parts}}]})
+    chunks += running.read({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+
+    assert "".join(chunk.text for chunk in chunks) == "Hello"
 
 
 def test_a_stream_that_breaks_off_loses_nothing() -> None:

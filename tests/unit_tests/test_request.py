@@ -159,6 +159,7 @@ def test_a_plain_request() -> None:
             "messages": [{"role": "user", "content": "Hello"}],
             "extra_body": {"top_k": 2, "repetition_detection": REPETITION_GUARD},
         },
+        abilities=VLLM,
         reading=Reading(),
     )
 
@@ -261,6 +262,10 @@ def test_a_class_is_a_schema() -> None:
     ("fields", "wishes", "message"),
     [
         ({"tool_choice": 3}, {}, "tool_choice is 3: accepted are"),
+        ({"choices": "ab"}, {}, "choices are 'ab': give a list of texts"),
+        ({"choices": [1, 2]}, {}, "give a list of texts"),
+        ({}, {"thinking_budget": True}, "thinking_budget is True"),
+        ({}, {"max_images": True}, "max_images is True"),
         (
             {"tool_choice": "sub", "tools": [add, clock]},
             {},
@@ -833,8 +838,8 @@ NO_GRAMMAR = "Invalid response_format structural_tag specification"
 def test_a_refused_budget() -> None:
     attempt = planned(thinking_budget=7)
 
-    assert without(VLLM, NO_BUDGET, attempt) == replace(VLLM, budget=False)
-    assert without(replace(VLLM, budget=False), NO_BUDGET, attempt) is None
+    assert without(NO_BUDGET, attempt) == replace(VLLM, budget=False)
+    assert without(NO_BUDGET, replace(attempt, abilities=replace(VLLM, budget=False))) is None
 
 
 @pytest.mark.parametrize(
@@ -844,10 +849,11 @@ def test_a_refused_budget() -> None:
 def test_a_refused_grammar(refusal: str) -> None:
     attempt = planned(fields={"response_format": AS_JSON})
 
-    learnt = without(VLLM, refusal, attempt)
+    learnt = without(refusal, attempt)
     assert learnt == replace(VLLM, refused=frozenset({attempt.grammar}))
-    assert without(learnt, refusal, attempt) is None
-    assert without(VLLM, refusal, planned()) is None
+    assert learnt is not None
+    assert without(refusal, replace(attempt, abilities=learnt)) is None
+    assert without(refusal, planned()) is None
 
 
 def test_a_refused_grammar_is_not_tried_again() -> None:
@@ -862,7 +868,7 @@ def test_a_refused_grammar_is_not_tried_again() -> None:
 
 
 def test_another_refusal_tells_nothing() -> None:
-    assert without(VLLM, "max_tokens is too large", planned(fields={"boxes": True})) is None
+    assert without("max_tokens is too large", planned(fields={"boxes": True})) is None
 
 
 def test_only_a_known_service_is_sent_the_url_of_a_picture(web: Any) -> None:

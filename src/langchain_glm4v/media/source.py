@@ -159,7 +159,14 @@ def version(path: Path | str) -> tuple[int, ...]:
         OSError: If there is none.
     """
     found = Path(path).stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    # Not by the time of the content alone: tools such as `cp -p` set that to an older one.
+    return (
+        found.st_dev,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
 
 
 def _local_path(source: Source) -> str:
