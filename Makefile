@@ -26,7 +26,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 benchmark: $(INSTALLED)
-	for script in import_time parser chat_overhead media_document media_image media_video; do \
+	for script in import_time parser chat_overhead media; do \
 		$(BIN)/python benchmarks/$$script.py || exit; \
 	done
 

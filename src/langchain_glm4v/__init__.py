@@ -25,6 +25,7 @@ from langchain_glm4v.errors import (
     UnsupportedMediaError,
 )
 from langchain_glm4v.grounding import Box
+from langchain_glm4v.media_plan import MediaPlan, MediumPlan, plan
 from langchain_glm4v.server import GLM4VServer
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "GLM4VServer",
     "MediaError",
     "MediaNotFoundError",
+    "MediaPlan",
+    "MediumPlan",
     "ModelNotFoundError",
     "PortInUseError",
     "ReplyError",
@@ -50,4 +53,5 @@ __all__ = [
     "UnsupportedByServerError",
     "UnsupportedMediaError",
     "__version__",
+    "plan",
 ]

@@ -6,11 +6,11 @@ Figures hold for our chat template, `server/chat_template.jinja`.
 import json
 from collections.abc import Sequence
 
-from langchain_glm4v.media import image, source
 from langchain_glm4v.media.budget import MAX_IMAGE_TOKENS, MAX_VIDEO_TOKENS, image_tokens
 from langchain_glm4v.media.video import MAX_FRAMES
 from langchain_glm4v.turns import (
     Part,
+    PicturePart,
     Turn,
     VideoPart,
     is_picture,
@@ -48,9 +48,6 @@ def masked(wire: Sequence[Turn]) -> tuple[list[Turn], int]:
     Returns:
         The messages without media, and the tokens to add to their count. A picture that the server
         would fetch counts as the largest one, 6,144 tokens; a video so as the longest.
-
-    Raises:
-        UnsupportedMediaError: If a `data:` URL holds no picture.
     """
     extra = sum(_masked(part)[1] for turn in wire for part in parts_of(turn))
     turns = [
@@ -70,20 +67,22 @@ def upper_bound(wire: Sequence[Turn]) -> int:
 
     Args:
         wire: Messages of a request, as `to_wire` returns them.
-
-    Raises:
-        UnsupportedMediaError: If a `data:` URL holds no picture.
     """
     total = _PROMPT_TOKENS
     for turn in wire:
         total += _TURN_TOKENS
-        total += sum(map(_upper_bound, parts_of(turn)))
+        total += sum(map(tokens_at_most, parts_of(turn)))
         if "tool_calls" in turn:
             total += len(json.dumps(turn["tool_calls"]))
     return total
 
 
-def _upper_bound(part: Part) -> int:
+def tokens_at_most(part: Part) -> int:
+    """Tokens of a part, marks included: of a picture just as many, of all else no more.
+
+    A video has fewer where the tokenizer has tokens for numbers of several digits, as the seconds
+    between the frames are.
+    """
     if is_picture(part):
         return _PICTURE_TOKENS - 1 + _picture_cost(part)
     if is_video(part):
@@ -107,6 +106,6 @@ def _masked(part: Part) -> tuple[Part, int]:
 
 def _picture_cost(part: Part) -> int:
     """Tokens of a picture between its marks."""
-    url = part["image_url"]["url"]
-    remote = source.scheme(url) != "data"
-    return MAX_IMAGE_TOKENS if remote else image_tokens(*image.size_of(url))
+    if isinstance(part, PicturePart):
+        return image_tokens(part.width, part.height)
+    return MAX_IMAGE_TOKENS

@@ -19,7 +19,7 @@ the first character of such a string: it reads the same and stays text.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from langchain_core.messages import (
@@ -35,7 +35,8 @@ from langchain_core.messages import (
 
 from langchain_glm4v import media_blocks, reasoning, tool_protocol
 from langchain_glm4v.errors import MediaError, RequestError, UnsupportedMediaError
-from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.media_blocks import Medium
+from langchain_glm4v.preparation import Preparation, at_once
 from langchain_glm4v.profiles import CONTROL_TOKENS
 from langchain_glm4v.turns import (
     Part,
@@ -245,8 +246,10 @@ def _content(
 ) -> str | list[Part]:
     if isinstance(content, str):
         return neutralise(content)
+    several = sum(media_blocks.kind_of(block) is not None for block in content) > 1
+    blocks = (at_once if several else map)(lambda block: _parts(block, media), content)
     # Joined first, because a control token could be spelled across the gap of two texts.
-    parts = joined([part for block in content for part in _parts(block, media)])
+    parts = joined(chain.from_iterable(blocks))
     return [
         text_part(neutralise(part["text"])) if part["type"] == "text" else part for part in parts
     ]
@@ -260,11 +263,20 @@ def _parts(block: Any, media: Preparation) -> list[Part]:
             f"a message has a {type(block).__name__} in its content: a content block is a "
             "string or a dict with a type"
         )
-    kind = str(block.get("type"))
-    if kind == "text":
+    if block.get("type") == "text":
         return [_given_text(block)]
+    return media.parts(medium_of(block))
+
+
+def medium_of(block: Mapping[str, Any]) -> Medium:
+    """What a content block other than a text shows.
+
+    Raises:
+        UnsupportedMediaError: If it shows nothing that can be sent.
+    """
     if (medium := media_blocks.medium(block)) is not None:
-        return media.parts(medium)
+        return medium
+    kind = str(block.get("type"))
     if kind in _MEDIA_FORMS:
         raise UnsupportedMediaError(
             f"a block of type {kind!r} with the keys {', '.join(map(str, block))} has no "

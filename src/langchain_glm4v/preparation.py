@@ -9,16 +9,26 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
-from langchain_glm4v.errors import MediaError
-from langchain_glm4v.media import document, image
-from langchain_glm4v.media.source import local_file, shown, version
+from langchain_glm4v.errors import MediaError, UnsupportedMediaError
+from langchain_glm4v.media import document, image, pool, sniffing
+from langchain_glm4v.media.source import (
+    Source,
+    is_remote,
+    local_file,
+    name_of,
+    read,
+    read_begin,
+    shown,
+    version,
+)
 from langchain_glm4v.media.video import Form, clip
 from langchain_glm4v.media_blocks import Medium
-from langchain_glm4v.turns import Part, VideoPart, picture_part, size_of, video_part
+from langchain_glm4v.turns import Part, PicturePart, VideoPart, picture_part, size_of, video_part
 
 KEPT_BYTES = 128 * 1024**2
 """Bytes of prepared media that are kept, at most; those not asked for the longest go first."""
@@ -26,6 +36,12 @@ KEPT_BYTES = 128 * 1024**2
 FETCHED_SECONDS = 300
 """Seconds, at most, for which a medium of the network is not fetched again."""
 
+AT_ONCE = 8
+"""Media that are prepared at once, at most; more than are decoded, for some are being fetched."""
+
+_ANY = "medium"  # in error messages, where the kind is not known
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _Key: TypeAlias = tuple[Any, ...]
 
 
@@ -58,12 +74,31 @@ class Preparation:
             return [make(str(medium.source))]
         if medium.is_object:
             return self._read(medium, medium.source)  # nothing tells cheaply whether it changed
-        key = self._key(medium)
-        parts = _kept.get(key)
-        if parts is None:
-            parts = self._prepared(medium)
-            _kept.put(key, parts)
-        return parts
+        return _kept.get(self._key(medium), lambda: self._prepared(medium))
+
+    def recognised(self, source: Source | bytes) -> Medium:
+        """What a source that comes without a content block shows, judged by its first bytes.
+
+        A GIF is a picture. One of the network is fetched, and prepared with that.
+
+        Raises:
+            UnsupportedMediaError: If it is of no kind that its first bytes tell.
+            MediaError: If it cannot be read; if it is of the network, also if it cannot be sent.
+        """
+        if isinstance(source, bytes):
+            source = image.data_url(source, "")
+        data = read(source, _ANY, allow_hosts=self.allow_hosts) if is_remote(source) else None
+        begin = read_begin(source, _ANY, sniffing.HEAD) if data is None else data[: sniffing.HEAD]
+        kind = sniffing.medium_kind(begin)
+        if kind is None:
+            raise UnsupportedMediaError(
+                f"{name_of(source, _ANY)} is no picture, document or video that its first bytes "
+                'tell: say what it is in a content block, as in {"type": "image", "path": …}'
+            )
+        medium = Medium(kind, source)
+        if data is not None:
+            _kept.get(self._key(medium), lambda: self._read_fetched(medium, data))
+        return medium
 
     def _key(self, medium: Medium) -> _Key:
         form = self.video if medium.kind == "video" else ""
@@ -87,7 +122,9 @@ class Preparation:
     def _prepared(self, medium: Medium) -> list[Part]:
         if not medium.is_remote:
             return self._read(medium, medium.source)
-        data = medium.read(allow_hosts=self.allow_hosts)
+        return self._read_fetched(medium, medium.read(allow_hosts=self.allow_hosts))
+
+    def _read_fetched(self, medium: Medium, data: bytes) -> list[Part]:
         try:
             return self._read(medium, data)
         except MediaError as error:
@@ -97,14 +134,22 @@ class Preparation:
         match medium.kind:
             case "picture":
                 pictures = image.prepare(source, **medium.options)
-                return [picture_part(picture.url) for picture in pictures]
+                return [PicturePart(one.url, one.width, one.height) for one in pictures]
             case "document":
                 pages = document.pages(
                     source, name=medium.name, at_most=self.max_pages, **medium.options
                 )
-                return [picture_part(image.data_url(page.data, "image/jpeg")) for page in pages]
+                return [
+                    PicturePart(image.data_url(page.data, "image/jpeg"), page.width, page.height)
+                    for page in pages
+                ]
             case "video":
                 return [VideoPart(clip(source, form=self.video, **medium.options))]
+
+
+def at_once(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """Call a function for each item, `AT_ONCE` of them in threads; the first error is raised."""
+    return [*pool.each(lambda at: function(items[at]), range(len(items)), ahead=AT_ONCE)]
 
 
 class _Kept:
@@ -114,19 +159,30 @@ class _Kept:
         self._parts: OrderedDict[_Key, list[Part]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        # A medium that is shown twice at once is prepared once: the second waits for the first.
+        self._preparing: WeakValueDictionary[_Key, threading.Lock] = WeakValueDictionary()
 
-    def get(self, key: _Key) -> list[Part] | None:
+    def get(self, key: _Key, prepare: Callable[[], list[Part]]) -> list[Part]:
+        with self._lock:
+            preparing = self._preparing.setdefault(key, threading.Lock())
+        with preparing:
+            parts = self._found(key)
+            if parts is None:
+                parts = prepare()
+                self._put(key, parts)
+        return parts
+
+    def _found(self, key: _Key) -> list[Part] | None:
         with self._lock:
             parts = self._parts.get(key)
             if parts is not None:
                 self._parts.move_to_end(key)
             return parts
 
-    def put(self, key: _Key, parts: list[Part]) -> None:
+    def _put(self, key: _Key, parts: list[Part]) -> None:
         with self._lock:
-            if key not in self._parts:
-                self._parts[key] = parts
-                self._bytes += _bytes(parts)
+            self._parts[key] = parts
+            self._bytes += _bytes(parts)
             while self._bytes > KEPT_BYTES:
                 self._bytes -= _bytes(self._parts.popitem(last=False)[1])
 

@@ -15,8 +15,22 @@ def text_part(text: str) -> Part:
 
 
 def picture_part(url: str) -> Part:
-    """Write a picture."""
+    """Write a picture that the server fetches."""
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+class PicturePart(dict[str, Any]):
+    """A picture on the wire, which also knows its size.
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+    """
+
+    def __init__(self, url: str, width: int, height: int) -> None:
+        super().__init__(picture_part(url))
+        self.width = width
+        self.height = height
 
 
 class VideoPart(dict[str, Any]):

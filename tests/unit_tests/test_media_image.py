@@ -65,7 +65,6 @@ def opened(sent: Picture) -> Image.Image:
     found = Image.open(io.BytesIO(sent.data))
     assert found.size == (sent.width, sent.height)
     assert found.get_format_mimetype() == sent.mime_type
-    assert image.size_of(sent.url) == found.size
     assert found.mode in ("1", "L", "P", "RGB")
     assert not found.has_transparency_data
     return found
@@ -363,7 +362,7 @@ def test_pillow_stays_out_of_this_process(tmp_path: Path) -> None:
         "import sys\n"
         "from langchain_glm4v.media import image\n"
         f"[sent] = image.prepare({str(path)!r})\n"
-        "print(image.size_of(sent.url), 'PIL' in sys.modules)\n"
+        "print((sent.width, sent.height), 'PIL' in sys.modules)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True
@@ -602,15 +601,3 @@ def test_heic() -> None:
     else:
         with pytest.raises(UnsupportedMediaError, match=r"pip install 'langchain-glm4v\[heif\]'"):
             prepare(HEIC)
-
-
-def test_the_size_behind_a_large_header() -> None:
-    data = saved(Image.new("RGB", (30, 40)), "JPEG", icc_profile=b"x" * 60_000)
-
-    assert image.size_of(image.data_url(data, "image/jpeg")) == (30, 40)
-
-
-@pytest.mark.parametrize("data", [b"text", picture("GIF")])
-def test_the_size_of_what_is_never_sent(data: bytes) -> None:
-    with pytest.raises(UnsupportedMediaError, match="is not a picture that is ready"):
-        image.size_of(image.data_url(data, "image/png"))

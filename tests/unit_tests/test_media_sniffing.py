@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from langchain_glm4v.media.sniffing import HTML, UNKNOWN, mime_type
+from langchain_glm4v.media.sniffing import HTML, UNKNOWN, medium_kind, mime_type
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,20 @@ def test_texts(text: str, kind: str) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_have_a_kind(data: bytes) -> None:
     assert "/" in mime_type(data)
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [
+        (b"GIF89a", "picture"),
+        (b"%PDF-1.7", "document"),
+        (b"PK\x03\x04", "document"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "document"),
+        (b"FLV\x01", "video"),
+        (b"<html>", None),
+        (b"text", None),
+        (b"", None),
+    ],
+)
+def test_what_the_begin_tells(begin: bytes, kind: str | None) -> None:
+    assert medium_kind(begin) == kind

@@ -4,6 +4,7 @@ import base64
 import copy
 import importlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_every_form_of_a_picture(png: Path) -> None:
     *parts, from_pil = to_wire([HumanMessage(blocks)])[0]["content"]
 
     assert parts == [part(png)] * (len(blocks) - 1)
-    assert image.size_of(from_pil["image_url"]["url"]) == (28, 28)
+    assert (from_pil.width, from_pil.height) == (28, 28)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_options_of_a_picture(tmp_path: Path, block: dict[str, Any], size: tuple
         given["image_url"] = {"url": str(path), **block["image_url"]}
     [sent] = to_wire([HumanMessage([given])])[0]["content"]
 
-    assert image.size_of(sent["image_url"]["url"]) == size
+    assert (sent.width, sent.height) == size
 
 
 def test_an_option_out_of_range(png: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_tiff_is_its_pages(tmp_path: Path) -> None:
     Image.new("1", (56, 28)).save(path, save_all=True, append_images=[Image.new("1", (28, 56))])
     pages = to_wire([HumanMessage([{"type": "image", "path": path}])])[0]["content"]
 
-    assert [image.size_of(page["image_url"]["url"]) for page in pages] == [(56, 28), (28, 56)]
+    assert [(page.width, page.height) for page in pages] == [(56, 28), (28, 56)]
 
 
 def test_pictures_in_the_network(png: Path, web: Any) -> None:
@@ -165,6 +166,47 @@ def test_pictures_in_the_network(png: Path, web: Any) -> None:
 
     assert to_wire([HumanMessage(blocks)], media=media)[0]["content"] == [part(png)] * len(blocks)
     assert web.paths == ["/cat?key=1"] * 2  # once for each spelling
+
+
+def test_several_media_are_prepared_at_once(png: Path, web: Any) -> None:
+    all_there = threading.Barrier(3, timeout=10)
+
+    def answer(handler: Any) -> None:
+        all_there.wait()  # passes only if all three are asked for at once
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + png.read_bytes())
+
+    web.routes |= dict.fromkeys(("/1", "/2", "/3"), answer)
+    blocks: list[str | dict[str, Any]] = [
+        {"type": "image", "url": web.url + path} for path in ("/1", "/2", "/3")
+    ]
+    blocks[1:1] = ["and", {"type": "image", "path": png, "longest_side": 28}, "then"]
+    content = to_wire([HumanMessage(blocks)], media=Preparation(allow_hosts=["127.0.0.1"]))[0][
+        "content"
+    ]
+
+    assert content == [part(png), text("and"), part(png), text("then"), *[part(png)] * 2]
+
+
+def test_the_first_of_several_errors_is_told(tmp_path: Path, png: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    blocks: list[str | dict[str, Any]] = [
+        {"type": "image", "path": path} for path in (png, bad, tmp_path / "none.png")
+    ]
+    with pytest.raises(UnsupportedMediaError, match=r"bad\.png"):
+        to_wire([HumanMessage(blocks)])
+    with pytest.raises(MediaError, match=r"none\.png"):
+        to_wire([HumanMessage(blocks[::-1])])
+
+
+def test_an_image_of_pil_that_is_read_by_several_threads(tmp_path: Path) -> None:
+    path = tmp_path / "noise.png"
+    Image.effect_noise((800, 800), 60).save(path)
+    with Image.open(path) as lazy:
+        blocks: list[str | dict[str, Any]] = [{"type": "image", "image": lazy}] * 8
+        content = to_wire([HumanMessage(blocks)])[0]["content"]
+
+    assert content == [content[0]] * 8
 
 
 def test_something_else_in_the_network(web: Any) -> None:

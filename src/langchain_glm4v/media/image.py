@@ -12,6 +12,7 @@ import base64
 import io
 import math
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,14 +20,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
-from langchain_glm4v.media import header, pool
+from langchain_glm4v.media import pool
 from langchain_glm4v.media.budget import (
     DEFAULT_IMAGE_TOKENS,
     check_limits,
     image_size,
     image_tokens,
 )
-from langchain_glm4v.media.source import Source, decode_data_url, read, scheme, shown
+from langchain_glm4v.media.source import Source, read, scheme, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,8 +74,8 @@ _ORIENTATION = 0x0112  # the tag of EXIF
 _SUBFILE = 0x00FE  # the tag of TIFF: bit 0 for a thumbnail, bit 2 for a mask
 _NO_PAGE = 0b101
 
-# Enough base64 for the headers of most pictures; a whole number of groups of four.
-_HEAD = 4 * 16_384
+# An image of PIL's reads its file on the first use, and two threads must not do so at once.
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,10 @@ def prepare(
     """
     check_limits(max_tokens, longest_side)
     if is_pil_image(source):
-        origin = f"the PIL image of {source.width}x{source.height} pixels"
+        origin = name_of(source)
         with _named(origin):
-            source.load()
+            with _loading:
+                source.load()
             return [_prepared(source, None, origin, max_tokens, longest_side)]
     if isinstance(source, bytes):
         data, origin = source, f"the picture of {len(source)} bytes"
@@ -154,6 +156,11 @@ def is_pil_image(value: object) -> "TypeIs[Image.Image]":
     return module is not None and isinstance(value, module.Image)
 
 
+def name_of(picture: "Image.Image") -> str:
+    """What error messages call an image of PIL's."""
+    return f"the PIL image of {picture.width}x{picture.height} pixels"
+
+
 def to_png(picture: "Image.Image") -> bytes:
     """Write an image of PIL's into a file, pixel by pixel."""
     return _saved(picture if picture.mode in _PLAIN_MODES else _flat(picture), _PNG)
@@ -162,28 +169,6 @@ def to_png(picture: "Image.Image") -> bytes:
 def data_url(data: bytes, mime_type: str) -> str:
     """Write bytes as a `data:` URL."""
     return f"data:{mime_type};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def size_of(url: str) -> tuple[int, int]:
-    """Read the size of a picture that is ready to be sent from its header.
-
-    Args:
-        url: Its `data:` URL, as `Picture.url` and `data_url` write it.
-
-    Returns:
-        Width and height in pixels.
-
-    Raises:
-        UnsupportedMediaError: If it holds no JPEG, PNG or WEBP.
-    """
-    head, _, data = url.partition(",")
-    for part in (data[:_HEAD], data):
-        if size := header.size_of(decode_data_url(f"{head},{part}", _KIND)):
-            return size
-    raise UnsupportedMediaError(
-        f"the picture of {len(data)} characters of base64 is not a picture that is ready to be "
-        "sent: pass it through langchain_glm4v.media.image.prepare first"
-    )
 
 
 # What follows runs in a decoding process, and for an image of PIL's where it is.
@@ -303,7 +288,6 @@ def _can_go(picture: "Image.Image", data: bytes) -> bool:
         or picture.mode not in (*_PLAIN_MODES, "LA", "RGBA")
         or getattr(picture, "is_animated", False)
         or len(data) > 3 * math.prod(picture.size) + _METADATA_BYTES
-        or header.size_of(data) != picture.size
     ):
         return False
     # A JPEG shows all its damage at an eighth of its size, in half the time. A PNG is loaded before

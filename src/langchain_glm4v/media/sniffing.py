@@ -4,11 +4,14 @@ Nothing is decoded: a file that looks like a picture may still be none, which it
 """
 
 import re
+from typing import Literal
 
 UNKNOWN = "application/octet-stream"
 HTML = "text/html"
 
-_HEAD = 1024  # bytes among which a PDF or a web page shows itself
+HEAD = 1024
+"""Bytes among which a PDF or a web page shows itself."""
+
 _DIRECTORY = 1024**2  # bytes at the end of an archive that hold the names in it
 
 # The first that fits the beginning of a file counts.
@@ -70,7 +73,7 @@ def mime_type(data: bytes) -> str:
     Returns:
         The type; `UNKNOWN` for everything else, pictures of rare formats among it.
     """
-    head = data[:_HEAD]
+    head = data[:HEAD]
     if document := _OPEN_DOCUMENT.match(head):
         return document[1].decode("ascii")
     if head.startswith(_ARCHIVE):
@@ -79,3 +82,23 @@ def mime_type(data: bytes) -> str:
     if head.startswith(_COMPOUND):
         return next((kind for name, kind in _STREAMS.items() if name in data), UNKNOWN)
     return next((kind for pattern, kind in _BEGINNINGS if pattern.match(head)), UNKNOWN)
+
+
+def medium_kind(begin: bytes) -> Literal["picture", "document", "video"] | None:
+    """Tell whether a file is a picture, a document or a video; None if neither shows.
+
+    Args:
+        begin: Its first `HEAD` bytes. Of what office documents are packed in, they do not tell
+            which is inside, so all such files count as documents.
+    """
+    if begin.startswith((_ARCHIVE, _COMPOUND)):
+        return "document"
+    match mime_type(begin).split("/"):
+        case ["image", _]:
+            return "picture"
+        case ["video", _]:
+            return "video"
+        case ["application", "pdf"]:
+            return "document"
+        case _:
+            return None

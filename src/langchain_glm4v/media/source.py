@@ -70,6 +70,24 @@ def read(source: Source, kind: str, *, allow_hosts: Collection[str] = ()) -> byt
             raise _unreadable(source, kind)
 
 
+def read_begin(source: Source, kind: str, count: int) -> bytes:
+    """Read the first bytes of a medium that is not in the network.
+
+    Args:
+        source: A path, a `file://` URL or a `data:` URL in base64. A file may have more than
+            `MAX_BYTES` bytes.
+        kind: What it should be, for error messages.
+        count: How many bytes, at most.
+
+    Raises:
+        MediaError: As for `read`.
+    """
+    if scheme(source) == "data":
+        return decode_data_url(str(source), kind)[:count]
+    with local_file(source, kind) as path, _told(str(path), kind), path.open("rb") as file:
+        return file.read(count)
+
+
 @contextmanager
 def local_file(source: Source | bytes, kind: str) -> Iterator[Path]:
     """A medium as a file, for decoders that read only what they need of it.
