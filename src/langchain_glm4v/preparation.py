@@ -149,7 +149,7 @@ class Preparation:
 
 def at_once(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
     """Call a function for each item, `AT_ONCE` of them in threads; the first error is raised."""
-    return [*pool.each(lambda at: function(items[at]), range(len(items)), ahead=AT_ONCE)]
+    return [*pool.each(lambda at: function(items[at]), range(len(items)), at_once=AT_ONCE)]
 
 
 class _Kept:
