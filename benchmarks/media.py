@@ -4,7 +4,7 @@
 
 Runs `media_document.py`, `media_image.py`, `media_video.py` and `media_repeat.py`, one after the
 other in a process of its own each, and puts their figures together; each of them tells how it
-measures. Takes about a quarter of an hour on two cores.
+measures. Takes about half an hour on two cores.
 """
 
 import argparse
