@@ -89,9 +89,7 @@ def look_up(model: str, host: Host | None) -> Steps[Abilities]:
     context = _context(model, models)
     chat = yield Question("/tokenize", {"model": model, "messages": CONVERSATION})
     if chat is None or "count" not in chat:  # no vLLM; others have a path of this name too
-        # Every server that is ready has a list of models: without, it may become one that has.
-        ready = models is not None and models is not FAILED
-        return Abilities(context, settled=ready and chat is not FAILED)
+        return Abilities(context, settled=models is not FAILED and chat is not FAILED)
     prompt = yield Question("/detokenize", {"model": model, "tokens": chat.get("tokens")})
     tags = yield Question(
         "/tokenize", {"model": model, "prompt": "".join(TAGS), "add_special_tokens": False}
