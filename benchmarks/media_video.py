@@ -189,11 +189,14 @@ def workers() -> list[str]:
 
 def is_exact(path: Path) -> bool:
     """Whether the frames are those of a full decode, bit by bit."""
-    video: Any = importlib.import_module("langchain_glm4v.media.video")
-    timeline = video._read_timeline(str(path), "film")
+    video, frames, times = (
+        importlib.import_module(f"langchain_glm4v.media.{name}")
+        for name in ("video", "video_frames", "video_timeline")
+    )
+    timeline = times.read_timeline(str(path), "film")
     wish = video._Wish(FPS, None, 0.0, None, video.MAX_VIDEO_TOKENS, "frames")
     job = video._job(str(path), "film", timeline, video._sampled(timeline, wish, "film"), wish)
-    return bool(video._encoded(job) == video._encoded(replace(job, mode="pts")))
+    return bool(frames.encoded(job) == frames.encoded(replace(job, mode="pts")))
 
 
 def measure() -> dict[str, dict[str, list[Cost]]]:

@@ -57,21 +57,20 @@ class RunningStream:
 
     def read(self, event: Mapping[str, Any]) -> list[ChatGenerationChunk]:
         """Read the next event of the request that runs now."""
-        with well_formed("chat.completion.chunk", event):
-            return self._read(event)
-
-    def _read(self, event: Mapping[str, Any]) -> list[ChatGenerationChunk]:
-        spliced: Mapping[str, Any] | None = event
-        if self._splice is not None:
-            splice = self._splice
-            spliced = splice.of_second(event) if self._in_second else splice.of_first(event)
+        spliced = event if self._splice is None else self._spliced(self._splice, event)
         if spliced is None:
             return []
         chunks = [self._reader.read(spliced)]
-        if self._guard is not None and self._guard.repeats(_text(spliced)):
+        if self._guard is not None and _repeats(self._guard, spliced):
             self.is_over = True
             chunks.append(self._reader.read({**spliced, "choices": [{"index": 0, **_REPETITION}]}))
         return [chunk for chunk in chunks if chunk is not None]
+
+    def _spliced(
+        self, splice: two_rounds.Splice, event: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        with well_formed("chat.completion.chunk", event):
+            return splice.of_second(event) if self._in_second else splice.of_first(event)
 
     def second(self) -> dict[str, Any] | None:
         """The second request, once the first has ended; None if there is none to make."""
@@ -84,6 +83,11 @@ class RunningStream:
     def rest(self) -> list[ChatGenerationChunk]:
         """What is still held back at the end."""
         return self._reader.rest()
+
+
+def _repeats(guard: RepetitionGuard, event: Mapping[str, Any]) -> bool:
+    with well_formed("chat.completion.chunk", event):
+        return guard.repeats(_text(event))
 
 
 def _text(event: Mapping[str, Any]) -> str:

@@ -49,14 +49,16 @@ def masked(wire: Sequence[Turn]) -> tuple[list[Turn], int]:
         The messages without media, and the tokens to add to their count. A picture that the server
         would fetch counts as the largest one, 6,144 tokens; a video so as the longest.
     """
-    extra = sum(_masked(part)[1] for turn in wire for part in parts_of(turn))
-    turns = [
-        turn
-        if isinstance(turn["content"], str)
+    turns: list[Turn] = []
+    extra = 0
+    for turn in wire:
+        if isinstance(turn["content"], str):
+            turns.append(turn)
+            continue
+        texts = [_masked(part) for part in turn["content"]]
+        extra += sum(tokens for _, tokens in texts)
         # Joined, because vLLM puts a line break between texts of a tool turn.
-        else {**turn, "content": joined(_masked(part)[0] for part in turn["content"])}
-        for turn in wire
-    ]
+        turns.append({**turn, "content": joined(text for text, _ in texts)})
     return turns, extra
 
 

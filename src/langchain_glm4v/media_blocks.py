@@ -40,9 +40,16 @@ KINDS: Mapping[str, Kind] = {
 }
 """Type of a block -> what it shows."""
 
+# Option of a document -> the types of its value, and how it is written.
+_DOCUMENT_OPTIONS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "pages": ((str, list), '"1,3,5-7" from 1, or a list of numbers from 0'),
+    "longest_side": ((int,), "a number of pixels"),
+    "password": ((str,), "a string"),
+}
+
 OPTIONS: Mapping[Kind, tuple[str, ...]] = {
     "picture": ("max_tokens", "longest_side"),
-    "document": ("pages", "longest_side", "password"),
+    "document": tuple(_DOCUMENT_OPTIONS),
     "video": ("fps", "num_frames", "start", "end", "max_tokens"),
 }
 """What is shown -> keys of a block, or of its `extras`, that tell what of it is sent, and how: the
@@ -51,13 +58,6 @@ keyword arguments of `image.prepare`, `document.pages` and `video.clip`."""
 DETAILS: Mapping[str, Mapping[str, Any]] = {"low": {"longest_side": 512}}
 """OpenAI's `detail` of a picture -> options. OpenAI fits "low" into a square of 512 pixels; "high"
 and "auto" are what is sent anyway: all that the model can see."""
-
-# Option of a document -> the types of its value, and how it is written.
-_DOCUMENT_OPTIONS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "pages": ((str, list), '"1,3,5-7" from 1, or a list of numbers from 0'),
-    "longest_side": ((int,), "a number of pixels"),
-    "password": ((str,), "a string"),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,19 +36,23 @@ from langchain_glm4v.media.video_frames import Job, encoded
 from langchain_glm4v.media.video_timeline import Timeline, VideoInfo, read_timeline
 
 Form: TypeAlias = Literal["frames", "mp4"]
+
 FPS = 2.0
 """Frames a second, unless told otherwise: what the model's own processor takes (its `fps`)."""
+
 MAX_FRAMES = 600
 """Frames of a clip, at most: 300 s (`max_duration` of the model's processor) at 2 a second.
 
 Of what is longer, as many frames are taken at even distances.
 """
+
 LEAST_STEP_TOKENS = 100
 """Tokens that two frames keep under a low `max_tokens`, unless they are smaller by nature.
 
 It is what the model's own processor leaves them in its longest films: 30,000 for 300 steps. With
 less room fewer frames are taken, for frames that show nothing are of no use.
 """
+
 _KIND = "video"  # in error messages
 _STEP = 2  # frames that share their tokens, and one second in the prompt
 _MARKS = 2  # tokens around a step, and around the video

@@ -221,7 +221,7 @@ def _passed(job: Job) -> dict[int, Any]:
 
 def _decoded(packet: Any) -> "tuple[list[VideoFrame], bool]":
     """Frames that come with a packet, and whether it is broken: then all that were held back."""
-    import av  # noqa: PLC0415 - as above
+    import av  # noqa: PLC0415 - only decoding processes need it
 
     if not packet.is_corrupt:
         with suppress(av.error.FFmpegError):
@@ -247,8 +247,8 @@ def _damaged(job: Job, tick: int | None) -> MediaError:
 
 def _keeper(job: Job) -> "Callable[[VideoFrame], Any]":
     """What is kept of a frame: its JPEG, or itself for a film; upright, in the size to be sent."""
-    import av  # noqa: PLC0415 - as above
-    from PIL import Image  # noqa: PLC0415 - as above
+    import av  # noqa: PLC0415 - only decoding processes need it
+    from PIL import Image  # noqa: PLC0415 - only decoding processes need it
 
     scaler = av.video.reformatter.VideoReformatter()
     upright = (job.width, job.height)
@@ -276,7 +276,7 @@ def _jpeg(picture: "Image.Image") -> bytes:
 
 def _film(frames: "Sequence[VideoFrame]", job: Job) -> bytes:
     """A film of H.264 with a constant rate, in an MP4."""
-    import av  # noqa: PLC0415 - as above
+    import av  # noqa: PLC0415 - only decoding processes need it
 
     assert job.rate is not None
     data = io.BytesIO()

@@ -28,12 +28,14 @@ MAX_SECONDS = 6 * 3600
 _SLACK, _SLACK_SHARE = 0.5, 0.02
 _MICROSECONDS = 1_000_000
 _ROUNDING = Fraction(1, 2000)  # seconds: formats with coarser ticks than milliseconds are exact
+
 # FFmpeg's names; all others, such as playlists that lead to other files, are not opened.
 _CONTAINERS = "mov,matroska,avi,asf,flv,mpeg,mpegts,gif,ogg"
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "fflags": "+genpts"}
 # Its packets do not tell when a frame is shown.
 _UNTIMED = "avi"
 _ASSUMED_RATE = 2  # frames a second, of a film that does not tell
+
 # Signs of a, b, c, d of a display matrix -> Pillow's name of what makes a frame upright.
 _TURNS: Mapping[tuple[int, ...], str] = MappingProxyType(
     {
@@ -225,7 +227,7 @@ def read_timeline(path: str, origin: str) -> Timeline:
 
 
 def _first_frame(packet: Any) -> "VideoFrame | None":
-    import av  # noqa: PLC0415 - as above
+    import av  # noqa: PLC0415 - only decoding processes need it
 
     # What stands before the first keyframe, as in a recording, cannot be decoded.
     with suppress(av.error.FFmpegError):
@@ -272,7 +274,7 @@ def _turn(frame: "VideoFrame") -> str | None:
 
     Its side data and the frame refer to each other, until Python looks for such circles.
     """
-    from av.sidedata.sidedata import Type  # noqa: PLC0415 - as above
+    from av.sidedata.sidedata import Type  # noqa: PLC0415 - only decoding processes need it
 
     data: Any = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
     if data is None:
