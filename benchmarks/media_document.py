@@ -15,7 +15,6 @@ import argparse
 import base64
 import io
 import json
-import os
 import random
 import shutil
 import statistics
@@ -25,28 +24,30 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from figures import Figure, argument_parser, figure, report
 from langchain_glm4v.media import document
+from processes import cpu_seconds, peak_mib
 
 ROUNDS = 5
 PAGES = 24
 LONGEST_SIDE = 1540
 FEW, MANY = 100, 1_000  # pages of the scans whose memory is measured
 
-GOALS: dict[str, tuple[str, float]] = {
-    "text_cpu_pdftoppm_vs_ours": (">=", 8.0),
-    "text_wall_pdftoppm_vs_ours": (">=", 8.0),
-    "scan_cpu_pdftoppm_vs_ours": (">=", 8.0),
-    "scan_wall_pdftoppm_vs_ours": (">=", 8.0),
-    "text_wall_one_worker_vs_two": (">=", 1.4),
-    "scan_wall_one_worker_vs_two": (">=", 1.8),
-    "scan_1000_pages_peak_mb": ("<=", 700.0),
-    "scan_1000_pages_vs_100_peak": ("<=", 1.1),
+GOALS = {
+    "text_cpu_pdftoppm_vs_ours": ">= 8",
+    "text_wall_pdftoppm_vs_ours": ">= 8",
+    "scan_cpu_pdftoppm_vs_ours": ">= 8",
+    "scan_wall_pdftoppm_vs_ours": ">= 8",
+    "text_wall_one_worker_vs_two": ">= 1.4",
+    "scan_wall_one_worker_vs_two": ">= 1.8",
+    "scan_1000_pages_peak_mib": "<= 667",
+    "scan_1000_pages_vs_100_peak": "<= 1.1",
 }
 
 Run: TypeAlias = dict[str, float]
-"""Seconds of `wall` and `cpu` for a page, and `peak` megabytes."""
+"""Seconds of `wall` and `cpu` for a page, and `peak` MiB."""
 
 
 def write_pdf(path: Path, pages: Iterator[tuple[bytes, bytes]], resources: str) -> None:
@@ -141,30 +142,6 @@ def olmocr(path: Path, count: int) -> None:
         base64.b64encode(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
-def processes() -> list[int]:
-    """This process and those that it started and that still run."""
-    children = Path("/proc/self/task").glob("*/children")
-    return [os.getpid(), *(int(child) for file in children for child in file.read_text().split())]
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and of all that it started."""
-    ticks = 0
-    for process in processes():
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        ticks += sum(map(int, fields[11:15]))  # its own and that of its ended children
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def peak_megabytes() -> float:
-    """Sum of the highest memory of this process and of those that it started."""
-    kilobytes = 0
-    for process in processes():
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return kilobytes / 1024
-
-
 def measured(way: str, path: Path, count: int) -> Run:
     """Measure one way in this process."""
     ways: dict[str, Callable[[], None]] = {
@@ -180,7 +157,7 @@ def measured(way: str, path: Path, count: int) -> Run:
     wall, cpu = time.perf_counter(), cpu_seconds()
     ways[way]()
     wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-    return {"wall": wall / count, "cpu": cpu / count, "peak": peak_megabytes()}
+    return {"wall": wall / count, "cpu": cpu / count, "peak": peak_mib()}
 
 
 def run(way: str, path: Path, count: int) -> Run:
@@ -209,7 +186,7 @@ def measure(folder: Path, ways: list[str]) -> dict[str, dict[str, list[Run]]]:
     return results
 
 
-def figures(results: dict[str, dict[str, list[Run]]]) -> dict[str, dict[str, Any]]:
+def figures(results: dict[str, dict[str, list[Run]]]) -> dict[str, Figure]:
     """The figures; None where the peer is not installed."""
 
     def ratio(kind: str, what: str, of: str, to: str) -> float | None:
@@ -221,7 +198,7 @@ def figures(results: dict[str, dict[str, list[Run]]]) -> dict[str, dict[str, Any
 
     few, many = (results[f"scan of {count} pages"]["ours2"][0]["peak"] for count in (FEW, MANY))
     values = {
-        "scan_1000_pages_peak_mb": many,
+        "scan_1000_pages_peak_mib": many,
         "scan_1000_pages_vs_100_peak": many / few,
         **{
             f"{kind}_{what}_pdftoppm_vs_ours": ratio(kind, what, "olmocr", "ours")
@@ -233,28 +210,12 @@ def figures(results: dict[str, dict[str, list[Run]]]) -> dict[str, dict[str, Any
             for kind in ("text", "scan")
         },
     }
-    found: dict[str, dict[str, Any]] = {}
-    for name, (sign, goal) in GOALS.items():
-        value = values[name]
-        if value is None:
-            found[name] = {"value": None, "goal": f"{sign} {goal}", "ok": None}
-            continue
-        reached = value >= goal if sign == ">=" else value <= goal
-        found[name] = {"value": round(value, 3), "goal": f"{sign} {goal}", "ok": reached}
-    return found
-
-
-def verdict(figure: dict[str, Any]) -> str:
-    """Whether a figure meets its goal."""
-    if figure["ok"] is None:
-        return f"goal {figure['goal']}: not measured, for poppler-utils is not installed"
-    return f"goal {figure['goal']}: {'ok' if figure['ok'] else 'missed'}"
+    return {name: figure(value, GOALS[name]) for name, value in values.items()}
 
 
 def main() -> int:
     """Measure, print, and fail if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = argument_parser(__doc__)
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.run:
@@ -264,10 +225,7 @@ def main() -> int:
     peer = ["olmocr"] if shutil.which("pdftoppm") and shutil.which("pdfinfo") else []
     with tempfile.TemporaryDirectory() as folder:
         results = measure(Path(folder), [*peer, "ours", "ours2"])
-    found = figures(results)
-    if given.json:
-        print(json.dumps({"figures": found}))
-    else:
+    if not given.json:
         print(f"milliseconds a page, median of {ROUNDS} rounds; peak memory of all processes")
         print(f"{'document':<20}{'way':<10}{'wall':>8}{'CPU':>8}{'MB':>8}")
         for kind, by_way in results.items():
@@ -276,10 +234,7 @@ def main() -> int:
                     statistics.median(one[what] for one in runs) for what in ("wall", "cpu", "peak")
                 )
                 print(f"{kind:<20}{way:<10}{wall * 1e3:>8.1f}{cpu * 1e3:>8.1f}{peak:>8.0f}")
-        for name, figure in found.items():
-            value = "-" if figure["value"] is None else f"{figure['value']:.3f}"
-            print(f"{name:<34} {value:>9}  {verdict(figure)}")
-    return 0 if all(figure["ok"] is not False for figure in found.values()) else 1
+    return report(figures(results), as_json=given.json)
 
 
 if __name__ == "__main__":

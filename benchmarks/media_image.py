@@ -10,10 +10,8 @@ are medians over the rounds of the ratios within a round. CPU time and peak memo
 processes that take part, the caller's included; the memory is what a decoding adds.
 """
 
-import argparse
 import base64
 import io
-import json
 import os
 import statistics
 import subprocess
@@ -25,14 +23,15 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-from langchain_glm4v.media import pool
+from figures import argument_parser, figure, report
 from langchain_glm4v.media.image import prepare
+from processes import cpu_seconds
 
 ROUNDS = 9
 SIZE = (4000, 3000)
 LONGEST_SIDE = 1540
 SCALED = (1540, 1148)
-GOAL = 0.65  # of the peer's time, at most
+GOAL = "<= 0.65"  # of the peer's time
 OURS, PEER = "prepare", "Pillow, full"
 
 
@@ -69,21 +68,13 @@ def peer(path: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def measured(
-    work: Callable[[Path], str], path: Path, repeats: int, *others: int
-) -> dict[str, float]:
-    """Seconds by call, wall and CPU; `others` are processes that work too."""
-    cpu, wall = time.process_time() + sum(map(cpu_seconds, others)), time.perf_counter()
+def measured(work: Callable[[Path], str], path: Path, repeats: int) -> dict[str, float]:
+    """Seconds by call, wall and CPU, the decoding process included."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
     for _ in range(repeats):
         work(path)
     wall = time.perf_counter() - wall
-    cpu = time.process_time() + sum(map(cpu_seconds, others)) - cpu
+    cpu = cpu_seconds() - cpu
     return {"wall": wall / repeats, "cpu": cpu / repeats}
 
 
@@ -94,16 +85,13 @@ def peak_mib(work: str, path: Path) -> float:
         "from pathlib import Path\n"
         "from PIL import Image\n"
         "from langchain_glm4v.media import pool\n"
+        "from processes import peak_mib\n"
         "import media_image\n"
         "Image.init()\n"
         "pool.call(Image.init, subject='x')\n"
-        "theirs = Path(f\"/proc/{pool.call(media_image.os.getpid, subject='x')}/status\")\n"
-        "def peaks():\n"
-        "    texts = (Path('/proc/self/status').read_text(), theirs.read_text())\n"
-        "    return sum(int(t.partition('VmHWM:')[2].split()[0]) for t in texts)\n"
-        "before = peaks()\n"
+        "before = peak_mib()\n"
         f"media_image.{work}(Path(sys.argv[1]))\n"
-        "print((peaks() - before) / 1024)\n"
+        "print(peak_mib() - before)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)],
@@ -115,41 +103,26 @@ def peak_mib(work: str, path: Path) -> float:
     return float(done.stdout)
 
 
-def verdict(figure: dict[str, object]) -> str:
-    """Whether a figure meets its goal, if it has one."""
-    if "goal" not in figure:
-        return ""
-    return f"goal {figure['goal']}: {'ok' if figure['ok'] else 'missed'}"
-
-
 def main() -> int:
     """Measure, print, and fail if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
+    as_json = argument_parser(__doc__).parse_args().json
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
         photo(path)
-        worker = pool.call(os.getpid, subject="the process that decodes")
         sent = {OURS: ours(path), PEER: peer(path)}  # and everything is warm
         rounds = [
-            {OURS: measured(ours, path, 3, worker), PEER: measured(peer, path, 3)}
-            for _ in range(ROUNDS)
+            {OURS: measured(ours, path, 3), PEER: measured(peer, path, 3)} for _ in range(ROUNDS)
         ]
         memory = {OURS: peak_mib("ours", path), PEER: peak_mib("peer", path)}
         size = path.stat().st_size
-    found: dict[str, dict[str, object]] = {}
-    for clock in ("wall", "cpu"):
-        ratio = round(statistics.median(r[OURS][clock] / r[PEER][clock] for r in rounds), 3)
-        found[f"image_12mp_{clock}_vs_pillow"] = {
-            "value": ratio,
-            "goal": f"<= {GOAL}",
-            "ok": ratio <= GOAL,
-        }
-    found["image_12mp_rss_vs_pillow"] = {"value": round(memory[OURS] / memory[PEER], 3)}
-    if as_json:
-        print(json.dumps({"figures": found}))
-    else:
+    found = {
+        f"image_12mp_{clock}_vs_pillow": figure(
+            statistics.median(r[OURS][clock] / r[PEER][clock] for r in rounds), GOAL
+        )
+        for clock in ("wall", "cpu")
+    }
+    found["image_12mp_rss_vs_pillow"] = figure(memory[OURS] / memory[PEER])
+    if not as_json:
         print(f"JPEG of {size:,} bytes, {SIZE[0]}x{SIZE[1]} to {SCALED[0]}x{SCALED[1]}")
         print(
             f"{'medians of ' + str(ROUNDS):<14}{'wall ms':>10}{'CPU ms':>10}{'MiB':>8}{'URL':>12}"
@@ -158,9 +131,7 @@ def main() -> int:
             wall, cpu = (statistics.median(r[name][k] for r in rounds) for k in ("wall", "cpu"))
             row = f"{wall * 1e3:>10.1f}{cpu * 1e3:>10.1f}{memory[name]:>8.0f}"
             print(f"{name:<14}{row}{len(sent[name]):>12,}")
-        for name, figure in found.items():
-            print(f"{name:<28} {figure['value']:>6}  {verdict(figure)}")
-    return 0 if all(figure.get("ok", True) for figure in found.values()) else 1
+    return report(found, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,18 @@ the growth outputs of 1 MB and of 10 MB are compared, typical ones and ones made
 of 64 characters. CPU time, the best of several runs, because a busy machine stretches it too.
 """
 
-import argparse
-import json
 import random
 import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from figures import argument_parser, figure, report
 from langchain_glm4v.reasoning import Splitter, parse
 
 RUNS = 3
 MB = 1_000_000
-LEAST_MB_PER_S = 20
-MOST_GROWTH = 1.3
+GOALS = {"parser_mb_per_s": ">= 20", "parser_linear_10mb": "<= 1.3"}
 
 THOUGHT = "The receipt lists five items, and 3 < 4; <b>the line</b> at the bottom says 42.50.\n"
 ANSWER = "The total is <|begin_of_box|>42.50<|end_of_box|> euros, as the last line says. "
@@ -108,35 +106,21 @@ def growth() -> dict[str, float]:
 
 def main() -> int:
     """Measure, print, and fail if a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
+    as_json = argument_parser(__doc__).parse_args().json
     by_way, by_shape = speeds(), growth()
     *goal_ways, small = by_way.values()
-    slowest, worst = min(goal_ways), max(by_shape.values())
-    figures: dict[str, dict[str, object]] = {
-        "parser_mb_per_s": {
-            "value": round(slowest, 1),
-            "goal": f">= {LEAST_MB_PER_S}",
-            "ok": slowest >= LEAST_MB_PER_S,
-        },
-        "parser_mb_per_s_small_chunks": {"value": round(small, 1)},
-        "parser_linear_10mb": {
-            "value": round(worst, 3),
-            "goal": f"<= {MOST_GROWTH}",
-            "ok": worst <= MOST_GROWTH,
-        },
+    values = {
+        "parser_mb_per_s": min(goal_ways),
+        "parser_mb_per_s_small_chunks": small,
+        "parser_linear_10mb": max(by_shape.values()),
     }
-    if as_json:
-        print(json.dumps({"figures": figures}))
-    else:
+    if not as_json:
         for name, speed in by_way.items():
             print(f"{name:<32} {speed:>7.1f} MB/s")
         for name, factor in by_shape.items():
             print(f"{name:<32} {factor:>7.2f} times the time by byte at 10 MB")
-        for name, figure in figures.items():
-            print(name, *figure.values())
-    return 0 if all(figure.get("ok", True) for figure in figures.values()) else 1
+    found = {name: figure(value, GOALS.get(name, "")) for name, value in values.items()}
+    return report(found, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,6 @@ Kind: TypeAlias = Literal["picture", "document", "video"]
 KEYS = frozenset({"base64", "url", "path", "image", "image_url", "video_url", "source", "file"})
 """Keys of a block that hold a medium, or lead to it."""
 
-VIDEO_OPTIONS = ("fps", "num_frames", "start", "end", "max_tokens")
-"""Keys of a block, or of its `extras`, that tell which part of a video is sent, and how."""
-
 KINDS: Mapping[str, Kind] = {
     "image": "picture",
     "image_url": "picture",
