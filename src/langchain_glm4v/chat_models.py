@@ -75,9 +75,7 @@ from langchain_glm4v.replies import read_completion
 from langchain_glm4v.request import Plan, count, read_options, without
 from langchain_glm4v.request import Server as RequestServer
 from langchain_glm4v.request import plan as plan_request
-from langchain_glm4v.server import registry
-from langchain_glm4v.server.options import ServerOptions
-from langchain_glm4v.server.registry import Lease
+from langchain_glm4v.server.process import GLM4VServer
 from langchain_glm4v.uploads import Uploads
 
 Sent = TypeVar("Sent")
@@ -233,7 +231,7 @@ class ChatGLM4V(BaseChatOpenAI):
 
     use_responses_api: bool | None = False
 
-    _lease: Lease | None = PrivateAttr(default=None)
+    _managed_server: GLM4VServer | None = PrivateAttr(default=None)
     _closed: bool = PrivateAttr(default=False)
 
     @classmethod
@@ -246,8 +244,9 @@ class ChatGLM4V(BaseChatOpenAI):
     ) -> Self:
         """Give a model together with its server.
 
-        Starts a vLLM server, or joins the one that this process runs already with the same options.
-        `close` (or leaving a `with` block) lets go of it; the last to let go stops it.
+        Starts a vLLM server, or joins one that this or another program of this user runs already
+        with the same options, unless `share=False`. `close` (or leaving a `with` block) lets go of
+        it; the last to let go stops it.
 
         Args:
             model: `"tiny"` for the trained miniature, a repository such as
@@ -267,18 +266,18 @@ class ChatGLM4V(BaseChatOpenAI):
         fields = {key: options.pop(key) for key in list(options) if key in names}
         if taken := sorted(_DECIDED_BY_SERVER & fields.keys()):
             raise TypeError(f"{', '.join(taken)} cannot be set: the managed server decides")
-        lease = registry.acquire(ServerOptions(model=model, **options), on_progress)
+        server = GLM4VServer(model, on_progress=on_progress, **{"share": True, **options}).start()
         try:
             chat = cls(
-                model=lease.server.served_model_name,
-                base_url=lease.server.base_url,
-                api_key=SecretStr(lease.server.api_key),
+                model=server.served_model_name,
+                base_url=server.base_url,
+                api_key=SecretStr(server.api_key),
                 **fields,
             )
         except BaseException:
-            lease.release()
+            server.stop()
             raise
-        chat._lease = lease
+        chat._managed_server = server
         return chat
 
     @model_validator(mode="after")
@@ -323,8 +322,8 @@ class ChatGLM4V(BaseChatOpenAI):
         self._closed = True
         if self.http_client is None and self.root_client is not None:
             self.root_client.close()
-        if self._lease is not None:
-            self._lease.release(drain=drain)
+        if self._managed_server is not None:
+            self._managed_server.stop(drain=drain)
 
     async def aclose(self, *, drain: bool = True) -> None:
         """As `close`, for the connections of the running event loop's async calls too."""
@@ -756,14 +755,14 @@ class ChatGLM4V(BaseChatOpenAI):
         if self._closed or (self.http_client is None and self.root_client.is_closed()):
             message = f"this model of {self.openai_api_base} was closed; make a new one"
             raise ServerUnreachableError(message)
-        if self._lease is None:
+        if self._managed_server is None:
             remedy = (
                 "set base_url or GLM4V_BASE_URL to where one listens, "
                 "or start one with ChatGLM4V.managed"
             )
         else:
             remedy = (
-                f"its log, {self._lease.server.log_path}, tells why it ended; "
+                f"its log, {self._managed_server.log_path}, tells why it ended; "
                 "close this model and start a new one with ChatGLM4V.managed"
             )
         return explained(self.openai_api_base, remedy)

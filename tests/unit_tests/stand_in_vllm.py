@@ -38,7 +38,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def do_GET(self) -> None:
-        self.reply({})
+        if FAULT.startswith("unwell once ") and Path(FAULT.removeprefix("unwell once ")).exists():
+            Path(FAULT.removeprefix("unwell once ")).unlink()
+            self.send_error(503)
+        else:
+            self.reply({})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -64,6 +68,8 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if FAULT.startswith("says "):
         sys.exit(FAULT.removeprefix("says "))
+    if FAULT.startswith("starts once ") and Path(FAULT.removeprefix("starts once ")).exists():
+        sys.exit("RuntimeError: CUDA out of memory")
     if FAULT.startswith("port lost once "):
         seen = Path(FAULT.removeprefix("port lost once "))
         if not seen.exists():

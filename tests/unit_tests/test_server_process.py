@@ -1,5 +1,6 @@
 """The life of a server process, with a stand-in for vLLM that can be told to misbehave."""
 
+import io
 import json
 import os
 import shutil
@@ -11,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langchain_glm4v.errors import PortInUseError, ServerStartError, TemplateError
-from langchain_glm4v.server import GLM4VServer, find_leftovers, process, registry
-from langchain_glm4v.server.options import ServerOptions
+from langchain_glm4v.server import GLM4VServer, find_leftovers, keeper, process, sharing
+from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.preflight import free_port
 
 SOURCES = Path(__file__).parents[2] / "src"
@@ -48,6 +50,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "vllm-0.0.0+cpu.dist-info").mkdir()
     (folder / "vllm-0.0.0+cpu.dist-info/METADATA").write_text("Name: vllm\nVersion: 0.0.0+cpu\n")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the logs of failed starts are kept
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.1, 0.1))
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{SOURCES}")
     return folder
@@ -94,6 +98,15 @@ def program(model: str) -> Iterator[Program]:
         child.communicate()
 
 
+def keeper_of(server: GLM4VServer) -> int:
+    (pid,) = (
+        pid
+        for pid in find_leftovers(server.id)
+        if "keeper.py" in Path(f"/proc/{pid}/cmdline").read_text()
+    )
+    return pid
+
+
 def line_from(child: subprocess.Popen[str]) -> str:
     assert child.stdout
     return child.stdout.readline().strip()
@@ -104,12 +117,14 @@ def test_start_and_stop(model: str) -> None:
     server = GLM4VServer(model, on_progress=stages.append)
     with server:
         assert server.served_model_name == "checkpoint"
-        assert find_leftovers(server.id) == [server.pid]
+        keeper, pid = find_leftovers(server.id)
+        assert pid == server.pid
+        assert "keeper.py" in Path(f"/proc/{keeper}/cmdline").read_text()
         assert set(find_leftovers()) >= {server.pid}
         assert server.log_path.stat().st_mode & 0o077 == 0
         assert server.start() is server
         shown = repr(server) + server.log_path.read_text()
-        shown += Path(f"/proc/{server.pid}/cmdline").read_text()
+        shown += "".join(Path(f"/proc/{p}/cmdline").read_text() for p in (keeper, pid))
         assert server.api_key not in shown
     assert find_leftovers(server.id) == []
     assert server.pid is None
@@ -134,12 +149,13 @@ def test_given_log_is_kept(model: str, tmp_path: Path) -> None:
     assert "Starting to load model" in log_path.read_text()
 
 
-def test_log_of_a_server_that_died_is_kept(model: str) -> None:
+def test_server_and_keeper_end_together_and_leave_the_log(model: str) -> None:
     with GLM4VServer(model) as server:
         assert server.pid
-        os.kill(server.pid, signal.SIGKILL)
+        os.kill(keeper_of(server), signal.SIGKILL)
         wait_until(lambda: not server.is_running)
     assert server.log_path.exists()
+    assert find_leftovers(server.id) == []
 
 
 def test_log_of_a_start_that_was_given_up_is_not_kept(model: str) -> None:
@@ -312,7 +328,7 @@ def test_server_that_ignores_the_request_to_stop_is_killed_with_its_helpers(
     monkeypatch.setattr(process, "DRAIN_MARGIN", 0.5)
     monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
     server = GLM4VServer(model, shutdown_timeout=0.5).start()
-    assert len(find_leftovers(server.id)) == 3
+    assert len(find_leftovers(server.id)) == 4  # with the keeper
     server.stop()
     assert find_leftovers(server.id) == []
 
@@ -351,8 +367,8 @@ def test_engine_does_not_outlive_the_server(model: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("GLM4V_STAND_IN", "has an engine")
     with GLM4VServer(model) as server:
         assert server.pid
-        wait_until(lambda: len(find_leftovers(server.id)) == 3)  # with multiprocessing's tracker
-        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: len(find_leftovers(server.id)) == 4)  # and keeper, and a tracker
+        os.kill(keeper_of(server), signal.SIGKILL)
         wait_until(lambda: not find_leftovers(server.id))
 
 
@@ -404,41 +420,214 @@ def test_server_still_running_at_exit_is_stopped(program: Program) -> None:
     assert find_leftovers(server_id) == []
 
 
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_server_that_died_is_started_again(model: str, signum: signal.Signals) -> None:
+    with GLM4VServer(model) as server:
+        pid, address, key = server.pid, server.base_url, server.api_key
+        assert pid
+        os.kill(pid, signum)
+        wait_until(lambda: server.pid not in (pid, None))
+        server.wait_until_ready()
+        assert server.is_healthy
+        assert (server.base_url, server.api_key) == (address, key)
+        assert "Starting to load model" in Path(f"{server.log_path}.1").read_text()
+    assert find_leftovers(server.id) == []
+
+
+def test_server_that_hangs_is_started_again(model: str) -> None:
+    with GLM4VServer(model, hang_timeout=0.5) as server:
+        pid = server.pid
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: server.pid not in (pid, None))
+        server.wait_until_ready()
+
+
+def test_server_whose_engine_is_dead_is_started_again(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwell = tmp_path / "unwell"
+    monkeypatch.setenv("GLM4V_STAND_IN", f"unwell once {unwell}")
+    with GLM4VServer(model) as server:
+        pid = server.pid
+        unwell.touch()
+        wait_until(lambda: server.pid not in (pid, None))
+        server.wait_until_ready()
+
+
+def test_server_that_dies_again_and_again_is_given_up(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    monkeypatch.setenv("GLM4V_STAND_IN", f"starts once {broken}")
+    with GLM4VServer(model) as server:
+        broken.touch()
+        assert server.pid
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: not server.is_running)
+        with pytest.raises(ServerStartError, match=r"ended with exit code 1: .* ran out"):
+            server.wait_until_ready()
+        assert not server.is_running
+    assert find_leftovers(server.id) == []
+    assert server.log_path.exists()
+
+
+def test_stop_while_a_restart_is_awaited(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "RESTART_DELAYS", (1000.0,))
+    server = GLM4VServer(model).start()
+    assert server.pid
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: server.pid is None)
+    assert server.is_running
+    with pytest.raises(ServerStartError, match=r"being started again after 0.1 s"):
+        server.wait_until_ready(0.1)
+    server.stop()
+    assert find_leftovers(server.id) == []
+
+
 def test_equal_options_share_a_server(model: str) -> None:
-    first, second = (registry.acquire(ServerOptions(model)) for _ in range(2))
-    other = registry.acquire(ServerOptions(model, images_per_prompt=1))
-    assert first.server is second.server is not other.server
-    first.release()
-    first.release()
-    assert second.server.is_running
-    second.release()
-    other.release()
-    assert not second.server.is_running
-    assert not other.server.is_running
+    first, second = (GLM4VServer(model, share=True).start() for _ in range(2))
+    other = GLM4VServer(model, share=True, images_per_prompt=1).start()
+    alone = GLM4VServer(model).start()
+    assert first.id == second.id
+    assert (first.base_url, first.api_key) == (second.base_url, second.api_key)
+    assert len({first.id, other.id, alone.id}) == 3
+    first.stop()
+    first.stop()
+    assert second.is_healthy
+    for server in (second, other, alone):
+        server.stop()
+        assert not server.is_running
+        assert find_leftovers(server.id) == []
+    assert sharing.names() == []
 
 
-def test_shared_server_that_died_is_replaced(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_share_a_server(model: str, program: Program) -> None:
+    body = (
+        f"server = GLM4VServer({model!r}, share=True).start()\n"
+        "print(server.id, flush=True); time.sleep(1000)"
+    )
+    children = [program(body) for _ in range(3)]  # which start at once
+    for child in children:
+        line_from(child)
+    (server_id,) = {line_from(child) for child in children}
+    *others, last = children
+    for child in others:
+        child.kill()
+        child.wait()
+    ours = GLM4VServer(model, share=True).start()
+    assert ours.id == server_id
+    last.kill()
+    last.wait()
+    assert ours.is_healthy
+    ours.stop()
+    assert find_leftovers(server_id) == []
+
+
+def test_server_outlives_the_program_that_started_it(model: str, program: Program) -> None:
+    child = program(
+        f"server = GLM4VServer({model!r}, share=True, idle_timeout=1000).start()\n"
+        "print(server.id, flush=True)"
+    )
+    line_from(child)
+    server_id = line_from(child)
+    assert child.wait() == 0
+    ours = GLM4VServer(model, share=True, idle_timeout=1000).start()
+    assert ours.id == server_id
+    ours.stop()
+    assert not ours.is_running
+    assert len(find_leftovers(server_id)) == 2
+    (name,) = sharing.names()
+    connection = sharing.join(name)
+    assert connection
+    hold = Hold(connection)
+    hold.tell("stop")
+    hold.wait(lambda _: False, 30)
+    wait_until(lambda: not find_leftovers(server_id))
+
+
+def test_unused_server_ends_after_a_while(model: str) -> None:
+    server = GLM4VServer(model, share=True, idle_timeout=0.5).start()
+    server.stop()
+    wait_until(lambda: not find_leftovers(server.id))
+    assert sharing.names() == []
+
+
+def test_shared_server_whose_keeper_was_killed_is_replaced(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
-    monkeypatch.setenv("GLM4V_STAND_IN", "deaf")  # has a helper outside its process group
-    options = ServerOptions(model)
-    dead = registry.acquire(options)
-    assert dead.server.pid
-    os.killpg(dead.server.pid, signal.SIGKILL)
-    wait_until(lambda: not dead.server.is_running)
-    fresh = registry.acquire(options)
-    assert fresh.server is not dead.server
-    assert find_leftovers(dead.server.id) == []
-    dead.release()
-    assert fresh.server.is_running
-    fresh.release(drain=False)
-    assert find_leftovers(fresh.server.id) == []
+    dead = GLM4VServer(model, share=True).start()
+    os.kill(keeper_of(dead), signal.SIGKILL)
+    wait_until(lambda: not dead.is_running)
+    fresh = GLM4VServer(model, share=True).start()
+    assert fresh.id != dead.id
+    dead.stop()
+    assert fresh.is_healthy
+    fresh.stop()
+    assert find_leftovers(fresh.id) == []
+    wait_until(lambda: not find_leftovers(dead.id))
 
 
-def test_release_without_draining_waits_for_no_request(
+def test_start_that_failed_is_no_obstacle_to_the_next(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "says RuntimeError: CUDA out of memory")
+    with pytest.raises(ServerStartError, match="ran out"):
+        GLM4VServer(model, share=True).start()
+    monkeypatch.delenv("GLM4V_STAND_IN")
+    with GLM4VServer(model, share=True) as server:
+        assert server.is_healthy
+
+
+def test_folder_that_others_may_write_to_is_not_used(model: str, tmp_path: Path) -> None:
+    (tmp_path / "glm4v").mkdir(mode=0o777)
+    (tmp_path / "glm4v").chmod(0o777)
+    with pytest.raises(ServerStartError, match="no folder of this user alone"):
+        GLM4VServer(model).start()
+
+
+def test_stop_without_draining_waits_for_no_request(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
     monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
-    lease = registry.acquire(ServerOptions(model, shutdown_timeout=1000))
-    lease.release(drain=False)
-    assert not lease.server.is_running
+    server = GLM4VServer(model, share=True, shutdown_timeout=1000).start()
+    server.stop(drain=False)
+    assert not server.is_running
+    assert find_leftovers(server.id) == []
+
+
+def test_hung_keeper_is_killed_with_its_server(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    monkeypatch.setattr(process, "KEEPER_GRACE", 0.5)
+    server = GLM4VServer(model).start()
+    os.kill(keeper_of(server), signal.SIGSTOP)
+    server.stop(drain=False)
+    wait_until(lambda: not find_leftovers(server.id))
+
+
+def test_long_log_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "LOG_BYTES", 100)
+    log = keeper.Log(tmp_path / "server.log")
+    log.follow(io.BufferedReader(Lines(f"{number:08}\n".encode() for number in range(200))))
+    kept = [path.read_text() for path in (log.path, *log.old_paths())]
+    assert all(len(text) <= 100 for text in kept)
+    assert "".join(reversed(kept)).endswith("".join(f"{number:08}\n" for number in range(165, 200)))
+    log.remove()
+    assert not list(tmp_path.glob("*.log*"))
+
+
+class Lines(io.RawIOBase):
+    """A pipe that gives a line at each reading."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self.lines = lines
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        line = next(self.lines, b"")
+        buffer[: len(line)] = line
+        return len(line)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from langchain_glm4v.errors import ServerOptionError
-from langchain_glm4v.server.entrypoint import PARENT_VARIABLE
+from langchain_glm4v.server.keeper import MARKER_VARIABLE
 from langchain_glm4v.server.preflight import Checkpoint, Engine
 
 HOST = "127.0.0.1"
-MARKER_VARIABLE = "GLM4V_SERVER_ID"
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 ENTRYPOINT = Path(__file__).with_name("entrypoint.py")
 
@@ -79,6 +78,9 @@ ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "images_per_prompt": (lambda v: _is_whole(v) and v >= 0, "a whole number, 0 or above"),
     "startup_timeout": (lambda v: _is_seconds(v) and v > 0, "a number of seconds above 0"),
     "shutdown_timeout": (lambda v: _is_seconds(v) and v >= 0, "a number of seconds, 0 or above"),
+    "hang_timeout": (lambda v: _is_seconds(v) and v > 0, "a number of seconds above 0"),
+    "share": (lambda v: isinstance(v, bool), "True or False"),
+    "idle_timeout": (lambda v: _is_seconds(v) and v >= 0, "a number of seconds, 0 or above"),
     "log_path": (lambda v: v is None or _is_path(v), "a str, a path, or None"),
     "extra_args": (_are_arguments, "a list or tuple with a str for each argument"),
 }
@@ -104,6 +106,9 @@ class ServerOptions:
     images_per_prompt: int = 32
     startup_timeout: float = 600.0
     shutdown_timeout: float = 30.0
+    hang_timeout: float = 120.0
+    share: bool = False
+    idle_timeout: float = 0.0
     log_path: str | os.PathLike[str] | None = None
     extra_args: Sequence[str] = ()
 
@@ -185,7 +190,6 @@ def environment(
         **({"HF_HUB_OFFLINE": "1"} if checkpoint.is_local else {}),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
         MARKER_VARIABLE: server_id,
-        PARENT_VARIABLE: str(os.getpid()),
         "VLLM_API_KEY": api_key,
     }
 

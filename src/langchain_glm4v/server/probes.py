@@ -35,17 +35,6 @@ class Client:
     api_key: str = field(repr=False)
     timeout: float = 30.0
 
-    def is_healthy(self) -> bool:
-        """Whether the server is up and its engine alive."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=self.timeout)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send `body` as JSON and return the reply, itself a JSON object.
 

@@ -1,17 +1,18 @@
-"""A vLLM server as a child process: started, watched, checked, and stopped without leftovers.
+"""A vLLM server for one program, or for several: started, joined, checked and let go of.
 
-Nothing outlives the program that started it. The server leads a process group of its own, so a
-Ctrl-C in the terminal reaches only the program, which then stops the server; an exit of the
-interpreter stops it too. Against deaths that run no code (SIGTERM, kill -9) each process of the
-server watches its parent and ends the group when that is gone.
+The server runs under a keeper, a small process that stops it once nobody holds it any more: after
+`stop`, an exit of the interpreter, or any death of the program, `kill -9` included (see `keeper`).
 """
 
 import atexit
 import contextlib
+import http
 import os
 import secrets
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,14 +22,10 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
-from langchain_glm4v.server import log
-from langchain_glm4v.server.options import (
-    HOST,
-    MARKER_VARIABLE,
-    ServerOptions,
-    command,
-    environment,
-)
+from langchain_glm4v.server import keeper, log, sharing
+from langchain_glm4v.server.hold import Hold
+from langchain_glm4v.server.keeper import Facts, Status, Task
+from langchain_glm4v.server.options import HOST, ServerOptions, command, environment
 from langchain_glm4v.server.preflight import (
     Checkpoint,
     Engine,
@@ -41,12 +38,14 @@ from langchain_glm4v.server.preflight import (
 )
 from langchain_glm4v.server.probes import Client, check_rendering
 
-POLL_INTERVAL = 0.2  # seconds between two looks at a starting server
+POLL_INTERVAL = 0.2  # seconds between two looks at a starting server's log
 PORT_ATTEMPTS = 3  # a free port may be taken before the server listens on it, seconds later
 DRAIN_MARGIN = 15.0  # seconds that vLLM takes beyond its shutdown timeout, at most 13 seen
 ABORT_GRACE = 5.0  # seconds for a server that is not to finish its requests
+RESTART_DELAYS = (5.0, 10.0, 20.0, 30.0)  # seconds before each further start, then no more
 LOG_LIFETIME = 7 * 24 * 3600.0  # seconds
-HELPER_GRACE = 2.0  # seconds for helper processes to follow the server by themselves
+KEEPER_GRACE = 10.0  # seconds for the keeper to end what the server leaves
+KEEPER = Path(keeper.__file__)
 
 _running: "set[GLM4VServer]" = set()
 
@@ -62,6 +61,9 @@ class GLM4VServer:
     The API key is random, is known to the server and this object alone, and shows in no command
     line, log or repr.
 
+    A server that dies, or hangs, is started again, after 5, 10, 20 and 30 seconds; then it has
+    failed. It keeps its address and key.
+
     Args:
         model: "tiny" for the miniature, the folder of a checkpoint, or the id of a repository on a
             model hub.
@@ -76,9 +78,15 @@ class GLM4VServer:
         startup_timeout: Seconds the server may take to become ready. A download from a model hub
             counts too.
         shutdown_timeout: Whole seconds that `stop` lets requests finish in.
-        log_path: File for the server's output, overwritten at each start; None makes a temporary
-            file, which stays only if the server fails, or if this program is killed. Starts
-            remove such files of this user after 7 days.
+        hang_timeout: Seconds without an answer to a health check after which a server is taken for
+            hung, and started again.
+        share: Whether to join the server that this or another program of this user runs with the
+            same options, and to let others join. It ends when its last user stops it.
+        idle_timeout: Seconds that the server stays after its last user.
+        log_path: File for the server's output, overwritten at each start. From 16 MiB on, and when
+            the server is started again, earlier output goes to "….1" to "….3". None makes a
+            temporary file, which stays only if the server fails. Starts remove such files of this
+            user after 7 days.
         extra_args: Further arguments of `vllm serve`; they win over those that this class gives.
         on_progress: Called with a short line whenever the start reaches a new stage.
 
@@ -87,7 +95,8 @@ class GLM4VServer:
 
     Attributes:
         options: What the server was asked for.
-        id: Marks the server's processes: their environment holds it as GLM4V_SERVER_ID.
+        id: Marks the server's processes: their environment holds it as GLM4V_SERVER_ID. Of a server
+            that was joined, it is known once that is done; so are `api_key` and `log_path`.
         api_key: What requests must carry as bearer token.
         log_path: File with the server's output.
     """
@@ -103,6 +112,9 @@ class GLM4VServer:
         images_per_prompt: int = 32,
         startup_timeout: float = 600.0,
         shutdown_timeout: float = 30.0,
+        hang_timeout: float = 120.0,
+        share: bool = False,
+        idle_timeout: float = 0.0,
         log_path: str | os.PathLike[str] | None = None,
         extra_args: Sequence[str] = (),
         on_progress: Callable[[str], None] | None = None,
@@ -116,6 +128,9 @@ class GLM4VServer:
             images_per_prompt=images_per_prompt,
             startup_timeout=startup_timeout,
             shutdown_timeout=shutdown_timeout,
+            hang_timeout=hang_timeout,
+            share=share,
+            idle_timeout=idle_timeout,
             log_path=log_path,
             extra_args=extra_args,
         )
@@ -125,12 +140,12 @@ class GLM4VServer:
         self._report = on_progress or (lambda _: None)
         self._port: int | None = None
         self._served_model_name = served_model_name
-        self._process: subprocess.Popen[bytes] | None = None
-        self._failed = False
+        self._hold: Hold | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None  # if this program started it
         self._ending = threading.RLock()  # a signal handler may stop the server amid a stop
 
     def __repr__(self) -> str:
-        state = f"base_url={self.base_url!r}, pid={self.pid}" if self._process else "not running"
+        state = f"base_url={self.base_url!r}, pid={self.pid}" if self._hold else "not running"
         return f"GLM4VServer({self.options.model!r}, {state})"
 
     def __enter__(self) -> Self:
@@ -171,16 +186,27 @@ class GLM4VServer:
 
     @property
     def pid(self) -> int | None:
-        """Process id, which is also the id of the process group; None while not running."""
-        return self._process.pid if self._process else None
+        """Process id of the API server, also that of its process group; None while not running."""
+        status = self._hold and self._hold.status
+        return status.pid if status and self.is_running else None
 
     @property
     def is_running(self) -> bool:
-        """Whether the server process is there; it may have stopped answering all the same."""
-        return self._process is not None and self._process.poll() is None
+        """Whether the server is there, or is being started again."""
+        hold = self._hold
+        return hold is not None and hold.is_open and not _is_over(hold.status)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the server answers, and its engine is alive. Asks it."""
+        if not self.is_running or self._port is None:
+            return False
+        return keeper.health(HOST, self._port, keeper.HEALTH_TIMEOUT) == http.HTTPStatus.OK
 
     def start(self) -> Self:
-        """Start the server and wait until it answers. Does nothing if it is running.
+        """Start the server, or join a shared one, and wait until it answers.
+
+        Does nothing if it is running.
 
         Raises:
             EngineNotInstalledError: There is no vLLM for this machine in this environment.
@@ -195,74 +221,174 @@ class GLM4VServer:
         self.stop()
         engine = find_engine()
         checkpoint = resolve_model(os.fspath(self.options.model))
-        _remove_old_logs()
-        self._served_model_name = self.options.served_model_name or checkpoint.name
-        for attempt in range(PORT_ATTEMPTS):
-            try:
-                self._wait_until_ready(*self._launch(checkpoint, engine))
-                self._report("ready")
-            except BaseException as error:
-                self._failed = isinstance(error, ServerError)
-                self.stop(drain=False)
-                lost_race = isinstance(error, PortInUseError) and self.options.port is None
-                if not lost_race or attempt == PORT_ATTEMPTS - 1:
-                    raise
-            else:
-                self._failed = False
-                break
+        if not self.options.share:
+            self._start(checkpoint, engine, self.id)
+            return self
+        name = sharing.name(self.options, checkpoint, engine)
+        with sharing.alone(name, self._report):
+            if not self._join(name):
+                self._start(checkpoint, engine, name)
         return self
 
+    def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Wait while the server is being started again.
+
+        Args:
+            timeout: Seconds, at most; None for as long as there is hope.
+
+        Raises:
+            ServerStartError: It was not started, it failed for good, or is not ready in time.
+        """
+        hold = self._hold
+        if hold is None:
+            message = "the server is not running; call start() first"
+            raise ServerStartError(message)
+        hold.wait(lambda status: status.state == "ready" or _is_over(status), timeout)
+        status = hold.status
+        if not hold.is_open or _is_over(status):
+            raise self._failure(status)
+        if status and status.state != "ready":
+            message = f"{self!r} is still being started again after {timeout:g} s; wait longer"
+            raise ServerStartError(message)
+
     def stop(self, *, drain: bool = True) -> None:
-        """Stop the server and everything it started. Does nothing if it is not running.
+        """Let go of the server. Its last user's stop ends it, and everything it started.
+
+        Does nothing if it is not running.
 
         Args:
             drain: Whether requests may finish, for up to the shutdown timeout.
         """
-        process = self._process
-        if process is None:
+        self._let_go(drain=drain, keep_log=False)
+
+    def _let_go(self, *, drain: bool, keep_log: bool) -> None:
+        hold, child = self._hold, self._keeper
+        if hold is None:
             return
-        failed = self._failed or process.poll() is not None
-        patience = self.options.shutdown_timeout + DRAIN_MARGIN if drain else ABORT_GRACE
+        patience = self._drain_patience if drain else ABORT_GRACE
+        hold.tell("release", drain=drain, keep_log=keep_log)
+        server_id = self.id
         try:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
+            hold.wait(lambda _: False, patience + KEEPER_GRACE)
         finally:  # also when a second Ctrl-C ends the wait
             with self._ending:
-                if self._process is process:  # no other thread was first, and started it again
-                    _kill_what_is_left(process, self.id)
-                    self._let_go()
-                    if self.options.log_path is None and not failed:
-                        self.log_path.unlink(missing_ok=True)
+                if self._hold is hold:  # no other thread was first, and started it again
+                    self._hold = self._keeper = None
+                    _running.discard(self)
+            if hold.is_open or not _is_over(hold.status):  # its keeper hangs, or was killed
+                hold.close()
+                keeper.kill_marked(server_id)
+            elif child is not None and hold.status != Status("released"):
+                child.wait()
 
-    def _launch(
-        self, checkpoint: Checkpoint, engine: Engine
-    ) -> tuple[subprocess.Popen[bytes], Client]:
+    @property
+    def _drain_patience(self) -> float:
+        return self.options.shutdown_timeout + DRAIN_MARGIN
+
+    def _join(self, name: str) -> bool:
+        """Join the server of this name, if there is one that is well."""
+        connection = sharing.join(name)
+        if connection is None:
+            return False
+        hold = Hold(connection)
+        facts, status = hold.facts, hold.status
+        if facts is None or _is_over(status) or not hold.is_open:
+            hold.close()
+            return False
+        hold.tell("hold")
+        self._take(hold, facts)
+        if status and status.state != "ready":
+            self._report("waiting until it is started again")
+        try:
+            self.wait_until_ready()
+        except ServerStartError:
+            self.stop(drain=False)
+            return False
+        self._report("ready")
+        return True
+
+    def _start(self, checkpoint: Checkpoint, engine: Engine, name: str) -> None:
+        _remove_old_logs()
+        for attempt in range(PORT_ATTEMPTS):
+            try:
+                self._wait_until_ready(self._launch(checkpoint, engine, name))
+                self._report("ready")
+                return
+            except BaseException as error:
+                self._let_go(drain=False, keep_log=isinstance(error, ServerError))
+                lost_race = isinstance(error, PortInUseError) and self.options.port is None
+                if not lost_race or attempt == PORT_ATTEMPTS - 1:
+                    raise
+
+    def _launch(self, checkpoint: Checkpoint, engine: Engine, name: str) -> Hold:
         if self.options.port is not None:
             check_port(HOST, self.options.port)
-        self._port = self.options.port or free_port(HOST)
-        variables = environment(
-            os.environ, checkpoint, engine, server_id=self.id, api_key=self.api_key
+        port = self.options.port or free_port(HOST)
+        facts = Facts(
+            id=self.id,
+            host=HOST,
+            port=port,
+            api_key=self.api_key,
+            served_model_name=self.options.served_model_name or checkpoint.name,
+            model=os.fspath(self.options.model),
+            log_path=str(self.log_path.absolute()),
         )
         self._report(f"loading engine ({engine.description})")
+        door, path = sharing.open_door(name)
+        ours, theirs = socket.socketpair()
+        with door, theirs:
+            task = Task(
+                facts=facts,
+                command=command(self.options, checkpoint, engine, port),
+                starter=theirs.fileno(),
+                door=door.fileno(),
+                door_path=str(path),
+                startup_timeout=self.options.startup_timeout,
+                hang_timeout=self.options.hang_timeout,
+                drain_patience=self._drain_patience,
+                abort_patience=ABORT_GRACE,
+                idle_timeout=self.options.idle_timeout,
+                restart_delays=RESTART_DELAYS,
+                keep_log=self.options.log_path is not None,
+            )
+            variables = environment(
+                os.environ, checkpoint, engine, server_id=self.id, api_key=self.api_key
+            )
+            try:
+                self._keeper = self._run_keeper(task, variables)
+            except BaseException:
+                ours.close()
+                path.unlink(missing_ok=True)
+                raise
+        return self._take(Hold(ours), facts)
+
+    def _run_keeper(self, task: Task, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
+        """Start the keeper of a server, in a session of its own, so that Ctrl-C spares it."""
         with self._open_log() as output:
             try:
-                self._process = subprocess.Popen(
-                    command(self.options, checkpoint, engine, self._port),
-                    stdin=subprocess.DEVNULL,
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(KEEPER)],
+                    stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=variables,
                     start_new_session=True,
+                    pass_fds=(task.starter, task.door),
                 )
             except OSError as error:
-                message = (
-                    f"the vLLM server for {self.options.model!r} cannot be run: {error}; free "
-                    "memory or processes, or give shorter extra_args"
-                )
-                raise ServerStartError(message) from error
+                status = Status("failed", problem="cannot be run", detail=str(error))
+                raise self._failure(status) from error
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # it ended: told by its silence
+            process.stdin.write(task.written())
+        return process
+
+    def _take(self, hold: Hold, facts: Facts) -> Hold:
+        self.id, self.api_key, self.log_path = facts.id, facts.api_key, Path(facts.log_path)
+        self._port, self._served_model_name = facts.port, facts.served_model_name
+        self._hold = hold
         _running.add(self)
-        return self._process, Client(self._port, self.api_key)
+        return hold
 
     def _open_log(self) -> BinaryIO:
         try:
@@ -276,30 +402,33 @@ class GLM4VServer:
             )
             raise ServerStartError(message) from error
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], client: Client) -> None:
-        deadline = time.monotonic() + self.options.startup_timeout
+    def _wait_until_ready(self, hold: Hold) -> None:
+        """Wait for a start, and check what came of it."""
         reported = log.FIRST_STAGE
-        while not client.is_healthy():
+        while not hold.wait(lambda status: status.state != "starting", POLL_INTERVAL):
             stage = log.stage(self.log_path)
-            if process.poll() is not None:
-                raise self._failure(
-                    f"ended with {_describe(process.returncode)} while starting",
-                    log.likely_cause(self.log_path, process.returncode),
-                )
-            if time.monotonic() > deadline:
-                raise self._failure(
-                    f"was not ready after {self.options.startup_timeout:g} s, still {stage}",
-                    "raise startup_timeout, to which a download counts too",
-                )
             if stage != reported:
                 self._report(stage)
                 reported = stage
-            time.sleep(POLL_INTERVAL)
-        check_rendering(client, self.served_model_name)
+        status = hold.status
+        if status is None or status.state != "ready" or not hold.is_open:
+            raise self._failure(status, " while starting")
+        check_rendering(Client(self._port or 0, self.api_key), self.served_model_name)
 
-    def _failure(self, what: str, cause: str) -> ServerError:
+    def _failure(self, status: Status | None, when: str = "") -> ServerError:
+        """The error for a server that has ended, and why."""
         if log.lost_port(self.log_path) and self._port is not None:
             return PortInUseError(port_in_use(HOST, self._port))
+        what = f"ended{when}"
+        if status is None or status.state in ("starting", "ready"):
+            cause = "its keeper was killed"
+        elif status.exit_code is not None:
+            what = f"ended with {_describe(status.exit_code)}{when}"
+            cause = log.likely_cause(self.log_path, status.exit_code)
+        elif status.problem:
+            what, cause = self._problem(status)
+        else:
+            cause = log.TOLD_TO_STOP
         if cause in {log.HUB_REFUSES, log.HUB_IS_AWAY}:
             cause += folder_hint(os.fspath(self.options.model))
         message = (
@@ -307,9 +436,24 @@ class GLM4VServer:
         )
         return ServerStartError(message, log.tail(self.log_path))
 
-    def _let_go(self) -> None:
-        self._process = None
-        _running.discard(self)
+    def _problem(self, status: Status) -> tuple[str, str]:
+        """What is wrong with a server that did not end by itself, and why or what to do."""
+        match status.problem:
+            case "cannot be run":
+                remedy = "free memory or processes, or give shorter extra_args"
+                return "cannot be run", f"{status.detail}; {remedy}"
+            case "not ready in time":
+                stage = log.stage(self.log_path)
+                return (
+                    f"was not ready after {self.options.startup_timeout:g} s, still {stage}",
+                    "raise startup_timeout, to which a download counts too",
+                )
+            case "hung":
+                return (
+                    f"did not answer for {self.options.hang_timeout:g} s",
+                    "raise hang_timeout if it was only busy",
+                )
+        return f"answered {status.detail} to its health check", "its engine has died"
 
 
 def find_leftovers(server_id: str | None = None) -> list[int]:
@@ -318,30 +462,11 @@ def find_leftovers(server_id: str | None = None) -> list[int]:
     Args:
         server_id: `id` of one server; None finds those of any server, of any program.
     """
-    wanted = f"{MARKER_VARIABLE}={server_id or ''}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            variables = entry.read_bytes().split(b"\0")
-            if any(v == wanted or (server_id is None and v.startswith(wanted)) for v in variables):
-                found.append(int(entry.parent.name))
-    return sorted(found)
+    return keeper.marked(server_id)
 
 
-def _kill_what_is_left(process: subprocess.Popen[bytes], server_id: str) -> None:
-    """Kill the server if it still runs, and its helpers if they do not follow it by themselves."""
-    deadline = time.monotonic() + HELPER_GRACE
-    while process.poll() is not None and find_leftovers(server_id) and time.monotonic() < deadline:
-        time.sleep(POLL_INTERVAL / 4)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + HELPER_GRACE
-    while (left := find_leftovers(server_id)) and time.monotonic() < deadline:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(POLL_INTERVAL / 4)
+def _is_over(status: Status | None) -> bool:
+    return status is not None and status.state in ("stopping", "failed", "released")
 
 
 def _describe(exit_code: int) -> str:
@@ -379,7 +504,10 @@ def _stop_all() -> None:
 def _disown_all() -> None:
     """In a forked child: leave the servers to the parent."""
     for server in list(_running):
-        server._let_go()
+        if server._hold is not None:
+            server._hold.disown()
+        server._hold = server._keeper = None
+    _running.clear()
 
 
 os.register_at_fork(after_in_child=_disown_all)
