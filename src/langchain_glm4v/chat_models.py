@@ -706,10 +706,14 @@ class ChatGLM4V(BaseChatOpenAI):
         try:
             reply = send(self.root_client, light)
         except openai.APIError as error:
-            if light is payload or not _may_miss_media(error):
+            if self._is_up_again(error):
+                uploads.forget()
+                reply = send(self.root_client, payload)
+            elif light is payload or not _may_miss_media(error):
                 raise
-            reply = send(self.root_client, payload)
-            uploads.note_missed(payload, str(error))
+            else:
+                reply = send(self.root_client, payload)
+                uploads.note_missed(payload, str(error))
         uploads.note_sent(payload)
         return reply
 
@@ -725,12 +729,33 @@ class ChatGLM4V(BaseChatOpenAI):
         try:
             reply = await send(client, light)
         except openai.APIError as error:
-            if light is payload or not _may_miss_media(error):
+            if await asyncio.to_thread(self._is_up_again, error):
+                uploads.forget()
+                reply = await send(client, payload)
+            elif light is payload or not _may_miss_media(error):
                 raise
-            reply = await send(client, payload)
-            uploads.note_missed(payload, str(error))
+            else:
+                reply = await send(client, payload)
+                uploads.note_missed(payload, str(error))
         uploads.note_sent(payload)
         return reply
+
+    def _is_up_again(self, error: openai.APIError) -> bool:
+        """Whether a request failed because the managed server died, which is up again now.
+
+        Waits while it is started again. Nothing of the reply was handed out yet, so the request can
+        be made once more.
+
+        Raises:
+            ServerStartError: The server has failed for good.
+        """
+        server = self._managed_server
+        if server is None or not _may_have_died(error):
+            return False
+        if not server.is_healthy:
+            server.wait_until_ready()
+            return True
+        return isinstance(error, openai.APIConnectionError)
 
     @contextmanager
     def _forgetting(self, plan: Plan) -> Iterator[None]:
@@ -869,6 +894,13 @@ class ChatGLM4V(BaseChatOpenAI):
 
     def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str] | None:
         return headers if self.include_response_headers else None
+
+
+def _may_have_died(error: openai.APIError) -> bool:
+    """Whether a server may fail so that dies."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code >= 500
+    return not isinstance(error, openai.APITimeoutError)
 
 
 def _may_miss_media(error: openai.APIError) -> bool:

@@ -44,9 +44,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.reply({})
 
+    def reply_to_chat(self) -> None:
+        if FAULT.startswith("dies at once "):
+            marker = Path(FAULT.removeprefix("dies at once "))
+            if marker.exists():
+                marker.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        message = {"role": "assistant", "content": f"<answer>{os.getpid()}</answer>"}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        self.reply({"id": "1", "object": "chat.completion", "model": "m", "choices": choices})
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/detokenize":
+        if self.path == "/v1/chat/completions":
+            self.reply_to_chat()
+        elif self.path == "/detokenize":
             self.reply({"prompt": "".join(map(chr, body["tokens"]))})
         elif "messages" in body:
             self.reply({"tokens": [ord(character) for character in render(body["messages"])]})

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.errors import PortInUseError, ServerStartError, TemplateError
 from langchain_glm4v.server import GLM4VServer, find_leftovers, keeper, process, sharing
 from langchain_glm4v.server.hold import Hold
@@ -470,6 +471,26 @@ def test_server_that_dies_again_and_again_is_given_up(
         assert not server.is_running
     assert find_leftovers(server.id) == []
     assert server.log_path.exists()
+
+
+async def test_call_is_made_again_when_the_server_is_up_again(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = tmp_path / "deadly"
+    monkeypatch.setenv("GLM4V_STAND_IN", f"dies at once {deadly}")
+    with ChatGLM4V.managed(model, max_retries=0) as chat:
+        texts = [chat.invoke("Hello").text]
+        deadly.touch()
+        texts.append(chat.invoke("Hello").text)
+        deadly.touch()
+        texts.append((await chat.ainvoke("Hello")).text)
+        assert len(set(texts)) == 3  # process ids
+        server = chat._managed_server
+        assert server
+        os.kill(keeper_of(server), signal.SIGKILL)
+        wait_until(lambda: not find_leftovers(server.id))
+        with pytest.raises(ServerStartError, match="its keeper was killed"):
+            chat.invoke("Hello")
 
 
 def test_stop_while_a_restart_is_awaited(model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ The server runs under a keeper, a small process that stops it once nobody holds 
 import atexit
 import contextlib
 import http
+import math
 import os
 import secrets
 import signal
@@ -231,7 +232,7 @@ class GLM4VServer:
         return self
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
-        """Wait while the server is being started again.
+        """Wait until the server answers, as when it is being started again.
 
         Args:
             timeout: Seconds, at most; None for as long as there is hope.
@@ -243,13 +244,17 @@ class GLM4VServer:
         if hold is None:
             message = "the server is not running; call start() first"
             raise ServerStartError(message)
-        hold.wait(lambda status: status.state == "ready" or _is_over(status), timeout)
-        status = hold.status
-        if not hold.is_open or _is_over(status):
-            raise self._failure(status)
-        if status and status.state != "ready":
-            message = f"{self!r} is still being started again after {timeout:g} s; wait longer"
-            raise ServerStartError(message)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.is_healthy:  # asked too, for the keeper may not have seen its end yet
+            left = deadline - time.monotonic()
+            hold.wait(lambda status: status.state == "ready" or _is_over(status), min(left, 3600.0))
+            status = hold.status
+            if not hold.is_open or _is_over(status):
+                raise self._failure(status)
+            if left <= 0:
+                message = f"{self!r} is still being started again after {timeout:g} s; wait longer"
+                raise ServerStartError(message)
+            time.sleep(POLL_INTERVAL)
 
     def stop(self, *, drain: bool = True) -> None:
         """Let go of the server. Its last user's stop ends it, and everything it started.
