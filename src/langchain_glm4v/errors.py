@@ -8,6 +8,7 @@ GLM4VError
 │   ├── PortInUseError           the wanted port is taken
 │   ├── ServerStartError         the server died, or was not ready in time
 │   ├── TemplateError            the server renders prompts wrongly
+│   ├── SelfCheckError           the server answers nothing of use
 │   ├── ServerUnreachableError   nothing answers a call (also OpenAI's and LangChain's)
 │   ├── ServerTimeoutError       no answer in time (also OpenAI's and LangChain's)
 │   └── ReplyError               the answer to a call is no chat completion (also a ValueError)
@@ -62,6 +63,10 @@ class ServerStartError(ServerError):
 
 class TemplateError(ServerError):
     """The server renders a conversation differently from the chat template."""
+
+
+class SelfCheckError(ServerError):
+    """A server that is up does not answer, or answers senselessly."""
 
 
 class ReplyError(ServerError, ValueError):

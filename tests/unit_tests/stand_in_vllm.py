@@ -17,6 +17,7 @@ from typing import Any
 
 from jinja2 import Template
 
+TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>")
 FAULT = os.environ.get("GLM4V_STAND_IN", "")
 
 
@@ -50,7 +51,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if marker.exists():
                 marker.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
-        message = {"role": "assistant", "content": f"<answer>{os.getpid()}</answer>"}
+        content = "!" * 12 if FAULT == "babbles" else f"<answer>{os.getpid()}</answer>"
+        message = {"role": "assistant", "content": content}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         self.reply({"id": "1", "object": "chat.completion", "model": "m", "choices": choices})
 
@@ -62,8 +64,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply({"prompt": "".join(map(chr, body["tokens"]))})
         elif "messages" in body:
             self.reply({"tokens": [ord(character) for character in render(body["messages"])]})
+        elif self.path == "/tokenize":
+            self.reply({"tokens": [TAGS.index(body["prompt"])] * (3 if FAULT == "splits" else 1)})
         else:
-            self.reply({"count": 3 if FAULT == "splits" else 1})
+            hidden = FAULT == "hides"
+            text = "" if hidden else TAGS[body["allowed_token_ids"][0]]
+            self.reply({"choices": [{"text": text}]})
 
 
 def main() -> None:

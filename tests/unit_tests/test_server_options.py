@@ -25,9 +25,29 @@ def arguments(given: ServerOptions, engine: Engine = GPU) -> dict[str, str]:
 
 
 def variables(
-    inherited: dict[str, str], checkpoint: Checkpoint = LOCAL, engine: Engine = CPU
+    inherited: dict[str, str],
+    checkpoint: Checkpoint = LOCAL,
+    engine: Engine = CPU,
+    given: ServerOptions = ServerOptions("tiny"),  # noqa: B008 - it cannot be changed
 ) -> dict[str, str]:
-    return environment(inherited, checkpoint, engine, server_id="abc", api_key="secret")
+    return environment(inherited, given, checkpoint, engine, server_id="abc", api_key="secret")
+
+
+def test_sleep_needs_a_gpu() -> None:
+    given = ServerOptions("tiny", sleep_after=60)
+    assert "--enable-sleep-mode" in command(given, LOCAL, GPU, 8000)
+    assert variables({}, engine=GPU, given=given)["GLM4V_SLEEP_AFTER"] == "60"
+    assert "GLM4V_SLEEP_AFTER" not in variables({}, engine=GPU)
+    with pytest.raises(ServerOptionError, match="frees a GPU"):
+        command(given, LOCAL, CPU, 8000)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "schlüssel", "line\n"])
+def test_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ServerOptionError, match="api_key is not accepted: it must be") as raised:
+        ServerOptions("tiny", api_key=key)
+    assert not key or key not in str(raised.value)
+    assert "secret" not in repr(ServerOptions("tiny", api_key="secret"))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +69,11 @@ def variables(
         ("startup_timeout", None, "seconds above 0"),
         ("shutdown_timeout", -0.5, "seconds, 0 or above"),
         ("shutdown_timeout", float("nan"), "seconds, 0 or above"),
+        ("host", "", "not empty"),
+        ("hang_timeout", 0, "seconds above 0"),
+        ("share", 1, "True or False"),
+        ("idle_timeout", -1, "seconds, 0 or above"),
+        ("sleep_after", 0, "seconds above 0, or None"),
         ("log_path", 7, "a str, a path, or None"),
         ("extra_args", "--seed 1", "a str for each argument"),
         ("extra_args", ["--seed", 1], "a str for each argument"),

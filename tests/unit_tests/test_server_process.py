@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from langchain_glm4v import ChatGLM4V
-from langchain_glm4v.errors import PortInUseError, ServerStartError, TemplateError
+from langchain_glm4v.errors import PortInUseError, SelfCheckError, ServerStartError, TemplateError
 from langchain_glm4v.server import GLM4VServer, find_leftovers, keeper, process, sharing
 from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.preflight import free_port
@@ -286,14 +286,19 @@ def test_start_removes_old_logs_that_nobody_writes(model: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("garbles", "renders a conversation as"), ("splits", r"splits tags .*</answer> \(3\)")],
+    [
+        ("garbles", "renders a conversation as"),
+        ("splits", r"splits tags .*</answer> \(3\)"),
+        ("hides", "shows the tag <think> as ''"),
+        ("babbles", "answers a question with '!!!"),
+    ],
 )
 def test_garbling_server_is_not_left_running(
     model: str, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
 ) -> None:
     monkeypatch.setenv("GLM4V_STAND_IN", fault)
     server = GLM4VServer(model)
-    with pytest.raises(TemplateError, match=message):
+    with pytest.raises((TemplateError, SelfCheckError), match=message):
         server.start()
     assert find_leftovers(server.id) == []
 

@@ -100,6 +100,17 @@ def inspect_models_in_process() -> None:
         registry._run_in_subprocess = lambda inspect: inspect()
 
 
+def load_guard() -> None:
+    """Make the module `glm4v_guard` importable, for vLLM's `--middleware`."""
+    name = "glm4v_guard"
+    path = Path(__file__).with_name("guard.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
 def end_with_parent() -> None:
     """End this process, and then its group, once its parent process is gone, however it went."""
     # Told rather than asked for: the parent may be gone already.
@@ -118,6 +129,7 @@ def end_with_parent() -> None:
 
 def main() -> None:
     """Run vLLM's command line with this process's arguments."""
+    load_guard()
     inspect_models_in_process()
     sys.argv[0] = "vllm"
     importlib.import_module("vllm.entrypoints.cli.main").main()

@@ -3,17 +3,21 @@
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from langchain_glm4v.errors import ServerOptionError
+from langchain_glm4v.server.guard import KEY_VARIABLE, SLEEP_VARIABLE
 from langchain_glm4v.server.keeper import MARKER_VARIABLE
 from langchain_glm4v.server.preflight import Checkpoint, Engine
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
+# Where a server that listens on all addresses is reached from this machine.
+REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 ENTRYPOINT = Path(__file__).with_name("entrypoint.py")
 
@@ -58,6 +62,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[!-~]+", value) is not None
+
+
 def _are_arguments(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
 
@@ -69,6 +77,8 @@ ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v is None or (_is_whole(v) and 1 <= v <= 65535),
         "a whole number from 1 to 65535, or None",
     ),
+    "host": (_is_text, "a str that is not empty"),
+    "api_key": (lambda v: v is None or _is_key(v), "a str of ASCII letters, digits and signs"),
     "served_model_name": (lambda v: v is None or _is_text(v), "a str that is not empty, or None"),
     "dtype": (_is_text, "a str that is not empty"),
     "max_model_len": (
@@ -81,6 +91,10 @@ ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "hang_timeout": (lambda v: _is_seconds(v) and v > 0, "a number of seconds above 0"),
     "share": (lambda v: isinstance(v, bool), "True or False"),
     "idle_timeout": (lambda v: _is_seconds(v) and v >= 0, "a number of seconds, 0 or above"),
+    "sleep_after": (
+        lambda v: v is None or (_is_seconds(v) and v > 0),
+        "a number of seconds above 0, or None",
+    ),
     "log_path": (lambda v: v is None or _is_path(v), "a str, a path, or None"),
     "extra_args": (_are_arguments, "a list or tuple with a str for each argument"),
 }
@@ -100,6 +114,8 @@ class ServerOptions:
 
     model: str | os.PathLike[str]
     port: int | None = None
+    host: str = LOOPBACK
+    api_key: str | None = field(default=None, repr=False)
     served_model_name: str | None = None
     dtype: str = "auto"
     max_model_len: int | None = None
@@ -109,6 +125,7 @@ class ServerOptions:
     hang_timeout: float = 120.0
     share: bool = False
     idle_timeout: float = 0.0
+    sleep_after: float | None = None
     log_path: str | os.PathLike[str] | None = None
     extra_args: Sequence[str] = ()
 
@@ -116,7 +133,8 @@ class ServerOptions:
         for name, (accepts, accepted) in ACCEPTED.items():
             value = getattr(self, name)
             if not accepts(value):
-                message = f"{name} is {value!r}: it must be {accepted}"
+                shown = "not accepted" if name == "api_key" else repr(value)
+                message = f"{name} is {shown}: it must be {accepted}"
                 raise ServerOptionError(message)
         one_form = {
             "model": os.fspath(self.model),
@@ -128,9 +146,16 @@ class ServerOptions:
 
 
 def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port: int) -> list[str]:
-    """Command line of the server process. It holds no secret: other users can read it."""
+    """Command line of the server process. It holds no secret: other users can read it.
+
+    Raises:
+        ServerOptionError: An option needs a GPU, and the engine is one for CPUs.
+    """
+    if options.sleep_after is not None and engine.for_cpu:
+        message = "sleep_after frees a GPU, and this engine runs on the CPU: leave it out"
+        raise ServerOptionError(message)
     arguments = {
-        "--host": HOST,
+        "--host": options.host,
         "--port": port,
         "--served-model-name": options.served_model_name or checkpoint.name,
         "--dtype": choose_dtype(options.dtype, engine),
@@ -141,20 +166,22 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
         "--limit-mm-per-prompt": json.dumps({"image": options.images_per_prompt, "video": 1}),
         # No such domain can exist, so the server fetches nothing: media come inside the request.
         "--allowed-media-domains": "none.invalid",
+        "--middleware": "glm4v_guard.Guard",
         "--shutdown-timeout": round(options.shutdown_timeout),
     }
     given = [str(part) for pair in arguments.items() if pair[1] is not None for part in pair]
     # Compiling for a CPU takes minutes at start; it doubles the speed, which long runs may prefer.
     eager = ["--enforce-eager"] if engine.for_cpu else []
     # Lets a request say when the frames of its video are shown. It also lets a request change how
-    # much is decoded, and so take much memory. That harms nobody here: the server listens on the
-    # loopback interface, and none but this program has its random key.
+    # much is decoded, and so take much memory: those who have the server's key are trusted so far.
     trusted = ["--trust-request-mm-kwargs"] if engine.gates_media else []
+    sleeping = ["--enable-sleep-mode"] if options.sleep_after is not None else []
     return [
         *(sys.executable, "-P", str(ENTRYPOINT), "serve", checkpoint.location),
         *given,
         *eager,
         *trusted,
+        *sleeping,
         "--disable-uvicorn-access-log",
         *options.extra_args,
     ]
@@ -162,6 +189,7 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
 
 def environment(
     inherited: Mapping[str, str],
+    options: ServerOptions,
     checkpoint: Checkpoint,
     engine: Engine,
     *,
@@ -172,6 +200,7 @@ def environment(
 
     Args:
         inherited: The caller's environment. Its OPENAI_* variables are left out.
+        options: What the server is asked for.
         checkpoint: What will be served; a local one needs no model hub.
         engine: The engine that will serve it.
         server_id: Marks the process and all its descendants.
@@ -179,7 +208,7 @@ def environment(
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith("OPENAI_")}
     without_proxy = [
-        HOST,
+        LOOPBACK,
         "localhost",
         *filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy")]),
     ]
@@ -190,7 +219,8 @@ def environment(
         **({"HF_HUB_OFFLINE": "1"} if checkpoint.is_local else {}),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
         MARKER_VARIABLE: server_id,
-        "VLLM_API_KEY": api_key,
+        KEY_VARIABLE: api_key,
+        **({} if options.sleep_after is None else {SLEEP_VARIABLE: str(options.sleep_after)}),
     }
 
 

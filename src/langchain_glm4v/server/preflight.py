@@ -174,7 +174,7 @@ def check_port(host: str, port: int) -> None:
     Raises:
         PortInUseError: Another program does, or this user may not.
     """
-    with socket.socket() as probe:
+    with _socket(host) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -192,7 +192,11 @@ def port_in_use(host: str, port: int) -> str:
 
 def free_port(host: str) -> int:
     """A port of `host` that nothing listens on at this moment."""
-    with socket.socket() as probe:
+    with _socket(host) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

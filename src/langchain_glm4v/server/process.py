@@ -26,7 +26,13 @@ from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
 from langchain_glm4v.server import keeper, log, sharing
 from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.keeper import Facts, Status, Task
-from langchain_glm4v.server.options import HOST, ServerOptions, command, environment
+from langchain_glm4v.server.options import (
+    LOOPBACK,
+    REACHED_AT,
+    ServerOptions,
+    command,
+    environment,
+)
 from langchain_glm4v.server.preflight import (
     Checkpoint,
     Engine,
@@ -37,7 +43,7 @@ from langchain_glm4v.server.preflight import (
     port_in_use,
     resolve_model,
 )
-from langchain_glm4v.server.probes import Client, check_rendering
+from langchain_glm4v.server.probes import Client, check
 
 POLL_INTERVAL = 0.2  # seconds between two looks at a starting server's log
 PORT_ATTEMPTS = 3  # a free port may be taken before the server listens on it, seconds later
@@ -59,8 +65,8 @@ class GLM4VServer:
         with GLM4VServer("tiny") as server:
             print(server.base_url, server.served_model_name)
 
-    The API key is random, is known to the server and this object alone, and shows in no command
-    line, log or repr.
+    The API key is known to the server and this object alone, and shows in no command line, log or
+    repr. All endpoints but the health check ask for it.
 
     A server that dies, or hangs, is started again, after 5, 10, 20 and 30 seconds; then it has
     failed. It keeps its address and key.
@@ -69,6 +75,10 @@ class GLM4VServer:
         model: "tiny" for the miniature, the folder of a checkpoint, or the id of a repository on a
             model hub.
         port: Port to listen on; None chooses a free one.
+        host: Address to listen on: the loopback interface, so that only this machine reaches the
+            server; "0.0.0.0" for all. What leaves the machine should go through a proxy with TLS:
+            see `serve/`.
+        api_key: What requests must carry as bearer token; None makes a random one.
         served_model_name: What requests call the model; None takes "tiny", the folder's name or the
             repository id.
         dtype: Number type that vLLM computes in, such as "bfloat16" or "float32". "auto" is the
@@ -84,6 +94,8 @@ class GLM4VServer:
         share: Whether to join the server that this or another program of this user runs with the
             same options, and to let others join. It ends when its last user stops it.
         idle_timeout: Seconds that the server stays after its last user.
+        sleep_after: Seconds without requests after which the server frees the GPU, its weights kept
+            in the machine's memory; the next request wakes it. None: never. Needs a GPU.
         log_path: File for the server's output, overwritten at each start. From 16 MiB on, and when
             the server is started again, earlier output goes to "….1" to "….3". None makes a
             temporary file, which stays only if the server fails. Starts remove such files of this
@@ -107,6 +119,8 @@ class GLM4VServer:
         model: str | os.PathLike[str],
         *,
         port: int | None = None,
+        host: str = LOOPBACK,
+        api_key: str | None = None,
         served_model_name: str | None = None,
         dtype: str = "auto",
         max_model_len: int | None = None,
@@ -116,6 +130,7 @@ class GLM4VServer:
         hang_timeout: float = 120.0,
         share: bool = False,
         idle_timeout: float = 0.0,
+        sleep_after: float | None = None,
         log_path: str | os.PathLike[str] | None = None,
         extra_args: Sequence[str] = (),
         on_progress: Callable[[str], None] | None = None,
@@ -123,6 +138,8 @@ class GLM4VServer:
         self.options = ServerOptions(
             model=model,
             port=port,
+            host=host,
+            api_key=api_key,
             served_model_name=served_model_name,
             dtype=dtype,
             max_model_len=max_model_len,
@@ -132,15 +149,17 @@ class GLM4VServer:
             hang_timeout=hang_timeout,
             share=share,
             idle_timeout=idle_timeout,
+            sleep_after=sleep_after,
             log_path=log_path,
             extra_args=extra_args,
         )
         self.id = secrets.token_hex(8)
-        self.api_key = secrets.token_urlsafe(32)
+        self.api_key = api_key or secrets.token_urlsafe(32)
         self.log_path = Path(self.options.log_path or _temporary_log(self.id))
         self._report = on_progress or (lambda _: None)
         self._port: int | None = None
         self._served_model_name = served_model_name
+        self._host = REACHED_AT.get(host, host)
         self._hold: Hold | None = None
         self._keeper: subprocess.Popen[bytes] | None = None  # if this program started it
         self._ending = threading.RLock()  # a signal handler may stop the server amid a stop
@@ -171,7 +190,8 @@ class GLM4VServer:
         if self._port is None:
             message = "the server has no address yet; call start() first"
             raise RuntimeError(message)
-        return f"http://{HOST}:{self._port}/v1"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}/v1"
 
     @property
     def served_model_name(self) -> str:
@@ -202,7 +222,7 @@ class GLM4VServer:
         """Whether the server answers, and its engine is alive. Asks it."""
         if not self.is_running or self._port is None:
             return False
-        return keeper.health(HOST, self._port, keeper.HEALTH_TIMEOUT) == http.HTTPStatus.OK
+        return keeper.health(self._host, self._port, keeper.HEALTH_TIMEOUT) == http.HTTPStatus.OK
 
     def start(self) -> Self:
         """Start the server, or join a shared one, and wait until it answers.
@@ -216,6 +236,7 @@ class GLM4VServer:
             ServerStartError: The server ended, or was not ready in time, or its log cannot be
                 written.
             TemplateError: The server would garble conversations.
+            SelfCheckError: What it answers is of no use.
         """
         if self.is_running:
             return self
@@ -327,11 +348,11 @@ class GLM4VServer:
 
     def _launch(self, checkpoint: Checkpoint, engine: Engine, name: str) -> Hold:
         if self.options.port is not None:
-            check_port(HOST, self.options.port)
-        port = self.options.port or free_port(HOST)
+            check_port(self.options.host, self.options.port)
+        port = self.options.port or free_port(self.options.host)
         facts = Facts(
             id=self.id,
-            host=HOST,
+            host=self._host,
             port=port,
             api_key=self.api_key,
             served_model_name=self.options.served_model_name or checkpoint.name,
@@ -357,7 +378,12 @@ class GLM4VServer:
                 keep_log=self.options.log_path is not None,
             )
             variables = environment(
-                os.environ, checkpoint, engine, server_id=self.id, api_key=self.api_key
+                os.environ,
+                self.options,
+                checkpoint,
+                engine,
+                server_id=self.id,
+                api_key=self.api_key,
             )
             try:
                 self._keeper = self._run_keeper(task, variables)
@@ -418,12 +444,19 @@ class GLM4VServer:
         status = hold.status
         if status is None or status.state != "ready" or not hold.is_open:
             raise self._failure(status, " while starting")
-        check_rendering(Client(self._port or 0, self.api_key), self.served_model_name)
+        client = Client(self._host, self._port or 0, self.api_key)
+        self._report("checking")
+        check(
+            client,
+            self.served_model_name,
+            has_images=self.options.images_per_prompt > 0,
+            is_trained="dummy" not in self.options.extra_args,
+        )
 
     def _failure(self, status: Status | None, when: str = "") -> ServerError:
         """The error for a server that has ended, and why."""
         if log.lost_port(self.log_path) and self._port is not None:
-            return PortInUseError(port_in_use(HOST, self._port))
+            return PortInUseError(port_in_use(self.options.host, self._port))
         what = f"ended{when}"
         if status is None or status.state in ("starting", "ready"):
             cause = "its keeper was killed"
