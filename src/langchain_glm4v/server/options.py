@@ -11,6 +11,7 @@ from typing import Any
 
 from langchain_glm4v.errors import ServerOptionError
 from langchain_glm4v.server.entrypoint import PARENT_VARIABLE
+from langchain_glm4v.server.fit import TENSOR_PARALLEL, Fit
 from langchain_glm4v.server.preflight import Checkpoint, Engine
 
 HOST = "127.0.0.1"
@@ -47,7 +48,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_seconds(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -76,9 +77,18 @@ ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v is None or (_is_whole(v) and v > 0),
         "a whole number above 0, or None",
     ),
+    "tensor_parallel": (
+        lambda v: v is None or (_is_whole(v) and v in TENSOR_PARALLEL),
+        "1, 2 or 4, or None",
+    ),
+    "quantization": (lambda v: v is None or _is_text(v), "a str that is not empty, or None"),
+    "gpu_memory_utilization": (
+        lambda v: v is None or (_is_number(v) and 0 < v <= 1),
+        "a number above 0 and up to 1, or None",
+    ),
     "images_per_prompt": (lambda v: _is_whole(v) and v >= 0, "a whole number, 0 or above"),
-    "startup_timeout": (lambda v: _is_seconds(v) and v > 0, "a number of seconds above 0"),
-    "shutdown_timeout": (lambda v: _is_seconds(v) and v >= 0, "a number of seconds, 0 or above"),
+    "startup_timeout": (lambda v: _is_number(v) and v > 0, "a number of seconds above 0"),
+    "shutdown_timeout": (lambda v: _is_number(v) and v >= 0, "a number of seconds, 0 or above"),
     "log_path": (lambda v: v is None or _is_path(v), "a str, a path, or None"),
     "extra_args": (_are_arguments, "a list or tuple with a str for each argument"),
 }
@@ -101,6 +111,9 @@ class ServerOptions:
     served_model_name: str | None = None
     dtype: str = "auto"
     max_model_len: int | None = None
+    tensor_parallel: int | None = None
+    quantization: str | None = None
+    gpu_memory_utilization: float | None = None
     images_per_prompt: int = 32
     startup_timeout: float = 600.0
     shutdown_timeout: float = 30.0
@@ -122,14 +135,15 @@ class ServerOptions:
             object.__setattr__(self, name, value)
 
 
-def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port: int) -> list[str]:
+def command(
+    options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port: int, fit: Fit
+) -> list[str]:
     """Command line of the server process. It holds no secret: other users can read it."""
     arguments = {
         "--host": HOST,
         "--port": port,
         "--served-model-name": options.served_model_name or checkpoint.name,
         "--dtype": choose_dtype(options.dtype, engine),
-        "--max-model-len": options.max_model_len,
         "--chat-template": CHAT_TEMPLATE,
         "--chat-template-content-format": "openai",
         "--reasoning-config": json.dumps(REASONING_CONFIG),
@@ -138,9 +152,7 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
         "--allowed-media-domains": "none.invalid",
         "--shutdown-timeout": round(options.shutdown_timeout),
     }
-    given = [str(part) for pair in arguments.items() if pair[1] is not None for part in pair]
-    # Compiling for a CPU takes minutes at start; it doubles the speed, which long runs may prefer.
-    eager = ["--enforce-eager"] if engine.for_cpu else []
+    given = [str(part) for pair in arguments.items() for part in pair]
     # Lets a request say when the frames of its video are shown. It also lets a request change how
     # much is decoded, and so take much memory. That harms nobody here: the server listens on the
     # loopback interface, and none but this program has its random key.
@@ -148,7 +160,7 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
     return [
         *(sys.executable, "-P", str(ENTRYPOINT), "serve", checkpoint.location),
         *given,
-        *eager,
+        *fit.arguments(),
         *trusted,
         "--disable-uvicorn-access-log",
         *options.extra_args,
@@ -159,6 +171,7 @@ def environment(
     inherited: Mapping[str, str],
     checkpoint: Checkpoint,
     engine: Engine,
+    fit: Fit,
     *,
     server_id: str,
     api_key: str,
@@ -169,6 +182,7 @@ def environment(
         inherited: The caller's environment. Its OPENAI_* variables are left out.
         checkpoint: What will be served; a local one needs no model hub.
         engine: The engine that will serve it.
+        fit: How it is made to fit this machine.
         server_id: Marks the process and all its descendants.
         api_key: The key that the server will ask for.
     """
@@ -182,6 +196,7 @@ def environment(
         **(CPU_ENVIRONMENT if engine.for_cpu else {}),
         **kept,
         **FIXED_ENVIRONMENT,
+        **fit.environment(),
         **({"HF_HUB_OFFLINE": "1"} if checkpoint.is_local else {}),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
         MARKER_VARIABLE: server_id,

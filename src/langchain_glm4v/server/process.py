@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
-from langchain_glm4v.server import log
+from langchain_glm4v.server import checks, log
 from langchain_glm4v.server.options import (
     HOST,
     MARKER_VARIABLE,
@@ -30,14 +30,10 @@ from langchain_glm4v.server.options import (
     environment,
 )
 from langchain_glm4v.server.preflight import (
-    Checkpoint,
-    Engine,
     check_port,
-    find_engine,
     folder_hint,
     free_port,
     port_in_use,
-    resolve_model,
 )
 from langchain_glm4v.server.probes import Client, check_rendering
 
@@ -70,8 +66,14 @@ class GLM4VServer:
             repository id.
         dtype: Number type that vLLM computes in, such as "bfloat16" or "float32". "auto" is the
             checkpoint's own, but float32 on CPUs without bfloat16 instructions.
-        max_model_len: Longest prompt and answer together, in tokens; None takes the checkpoint's
-            limit.
+        max_model_len: Longest prompt and answer together, in tokens. None takes the model's limit,
+            or on GPUs that are too small for it, the longest that fits.
+        tensor_parallel: Number of GPUs that the model is divided among: 1, 2 or 4. None takes more
+            than one only where fewer cannot hold so long a context.
+        quantization: "fp8" makes the weights half as large while they load, "none" leaves them, and
+            other names are vLLM's. None takes fp8 where it allows a longer context.
+        gpu_memory_utilization: Share of each GPU's memory that vLLM takes, above 0 and up to 1.
+            None takes 0.9, more where memory is tight, less where other programs hold some.
         images_per_prompt: Most pictures in one request.
         startup_timeout: Seconds the server may take to become ready. A download from a model hub
             counts too.
@@ -100,6 +102,9 @@ class GLM4VServer:
         served_model_name: str | None = None,
         dtype: str = "auto",
         max_model_len: int | None = None,
+        tensor_parallel: int | None = None,
+        quantization: str | None = None,
+        gpu_memory_utilization: float | None = None,
         images_per_prompt: int = 32,
         startup_timeout: float = 600.0,
         shutdown_timeout: float = 30.0,
@@ -113,6 +118,9 @@ class GLM4VServer:
             served_model_name=served_model_name,
             dtype=dtype,
             max_model_len=max_model_len,
+            tensor_parallel=tensor_parallel,
+            quantization=quantization,
+            gpu_memory_utilization=gpu_memory_utilization,
             images_per_prompt=images_per_prompt,
             startup_timeout=startup_timeout,
             shutdown_timeout=shutdown_timeout,
@@ -186,20 +194,22 @@ class GLM4VServer:
             EngineNotInstalledError: There is no vLLM for this machine in this environment.
             ModelNotFoundError: `model` names no GLM-4.1V checkpoint.
             PortInUseError: `port` is taken.
-            ServerStartError: The server ended, or was not ready in time, or its log cannot be
-                written.
+            GpuError: The GPUs do not work, or the model does not fit them.
+            ServerOptionError: The options state what this model or machine cannot do.
+            ServerStartError: The start lacks something else that it needs; or the server ended, or
+                was not ready in time, or its log cannot be written.
             TemplateError: The server would garble conversations.
         """
         if self.is_running:
             return self
         self.stop()
-        engine = find_engine()
-        checkpoint = resolve_model(os.fspath(self.options.model))
+        found = checks.require(self.options)
+        self._report("; ".join(found.fit.reasons))
         _remove_old_logs()
-        self._served_model_name = self.options.served_model_name or checkpoint.name
+        self._served_model_name = self.options.served_model_name or found.checkpoint.name
         for attempt in range(PORT_ATTEMPTS):
             try:
-                self._wait_until_ready(*self._launch(checkpoint, engine))
+                self._wait_until_ready(*self._launch(found))
                 self._report("ready")
             except BaseException as error:
                 self._failed = isinstance(error, ServerError)
@@ -235,20 +245,23 @@ class GLM4VServer:
                     if self.options.log_path is None and not failed:
                         self.log_path.unlink(missing_ok=True)
 
-    def _launch(
-        self, checkpoint: Checkpoint, engine: Engine
-    ) -> tuple[subprocess.Popen[bytes], Client]:
+    def _launch(self, found: checks.Ready) -> tuple[subprocess.Popen[bytes], Client]:
         if self.options.port is not None:
             check_port(HOST, self.options.port)
         self._port = self.options.port or free_port(HOST)
         variables = environment(
-            os.environ, checkpoint, engine, server_id=self.id, api_key=self.api_key
+            os.environ,
+            found.checkpoint,
+            found.engine,
+            found.fit,
+            server_id=self.id,
+            api_key=self.api_key,
         )
-        self._report(f"loading engine ({engine.description})")
+        self._report(f"loading engine ({found.engine.description})")
         with self._open_log() as output:
             try:
                 self._process = subprocess.Popen(
-                    command(self.options, checkpoint, engine, self._port),
+                    command(self.options, found.checkpoint, found.engine, self._port, found.fit),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
