@@ -103,7 +103,7 @@ def test_reasons_say_what_was_chosen_and_why() -> None:
         "20.9 GiB can be used",
         "a context of 65536 tokens, the model's limit; about 76938 tokens of all requests are kept "
         "at once",
-        "95% of the memory is used instead of 90 %: memory is tight",
+        "95% of the memory is used instead of 90%: memory is tight",
     )
 
 
@@ -112,6 +112,13 @@ def test_the_idle_ones_of_several_are_taken() -> None:
     assert choose(SIZES, gpus, wanted()).devices == ("2",)
     assert choose(SIZES, gpus, wanted(tensor_parallel=2)).devices == ("2", "1")
     assert choose(SIZES, cards("H100", 3), wanted()).devices == ("0",)
+
+
+def test_those_that_are_too_old_are_passed_over() -> None:
+    gpus = [card("V100"), card("T4", 1), card("L4", 2)]
+    assert choose(SIZES, gpus, wanted()).devices == ("2",)
+    with pytest.raises(ServerOptionError, match=r"only 1 GPU\(s\) can be used"):
+        choose(SIZES, gpus, wanted(tensor_parallel=2))
 
 
 def test_a_busy_card_is_asked_for_what_is_free() -> None:
@@ -206,6 +213,8 @@ def test_heads_that_do_not_divide() -> None:
 def test_a_program_sees_one_mig_instance() -> None:
     parts = [replace(card("RTX A4000"), id=f"MIG-{number}") for number in range(2)]
     assert choose(SIZES, parts, wanted()).tensor_parallel == 1
+    with pytest.raises(ServerOptionError, match=r"only 1 GPU\(s\) can be used"):
+        choose(SIZES, parts, wanted(tensor_parallel=2))
 
 
 @pytest.mark.parametrize(

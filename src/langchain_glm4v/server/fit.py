@@ -178,11 +178,13 @@ def choose(sizes: Sizes, gpus: Sequence[Gpu], options: Wanted) -> Fit:
         GpuError: Nothing fits; the message says what is needed, what is there, and what to do.
         ServerOptionError: The options state what cannot be.
     """
-    _check_stated(sizes, gpus, options)
     dtype = sizes.dtype if options.dtype == "auto" else options.dtype
     order = sorted(gpus, key=lambda gpu: -(gpu.free_bytes // GIB))
-    _check_capability(order[0], dtype)
-    ways = list(_ways(sizes, order, options, dtype))
+    able = [gpu for gpu in order if gpu.capability >= _least_capability(dtype)]
+    if not able:
+        raise GpuError(_too_old(order[0]))
+    _check_stated(sizes, able, options)
+    ways = list(_ways(sizes, able, options, dtype))
     best = max(ways, key=lambda way: way.context)  # the first of equals
     if best.context == 0:
         raise GpuError(_nothing_fits(sizes, options, ways, _least_context(sizes, options)))
@@ -220,8 +222,10 @@ def _method(quantization: str | None) -> str | None:
 
 def _check_stated(sizes: Sizes, gpus: Sequence[Gpu], options: Wanted) -> None:
     wanted = options.tensor_parallel
-    if wanted is not None and wanted > len(gpus):
-        message = f"tensor_parallel is {wanted}: only {len(gpus)} GPU(s) can be used here"
+    if wanted is not None and wanted > _usable_together(gpus):
+        message = (
+            f"tensor_parallel is {wanted}: only {_usable_together(gpus)} GPU(s) can be used here"
+        )
         raise ServerOptionError(message)
     if wanted is not None and not sizes.divides_by(wanted):
         message = (
@@ -243,20 +247,21 @@ def _check_stated(sizes: Sizes, gpus: Sequence[Gpu], options: Wanted) -> None:
         raise ServerOptionError(message)
 
 
-def _check_capability(gpu: Gpu, dtype: str) -> None:
+def _least_capability(dtype: str) -> tuple[int, int]:
+    return BFLOAT16_CAPABILITY if dtype == "bfloat16" else LEAST_CAPABILITY
+
+
+def _too_old(gpu: Gpu) -> str:
     if gpu.capability < LEAST_CAPABILITY:
-        message = (
+        return (
             f"{gpu} is too old: vLLM's builds for CUDA 13 need compute capability 7.5 (Turing) or "
             "newer; use another GPU"
         )
-        raise GpuError(message)
-    if dtype == "bfloat16" and gpu.capability < BFLOAT16_CAPABILITY:
-        message = (
-            f"{gpu} cannot compute in bfloat16, in which the model was trained: that needs compute "
-            "capability 8.0 (Ampere) or newer; use another GPU, or try dtype='float16', whose "
-            "smaller range may garble answers"
-        )
-        raise GpuError(message)
+    return (
+        f"{gpu} cannot compute in bfloat16, in which the model was trained: that needs compute "
+        "capability 8.0 (Ampere) or newer; use another GPU, or try dtype='float16', whose "
+        "smaller range may garble answers"
+    )
 
 
 def _ways(sizes: Sizes, gpus: Sequence[Gpu], options: Wanted, dtype: str) -> Iterator[_Way]:
@@ -402,7 +407,8 @@ def _reasons(
     if options.gpu_memory_utilization is None and best.utilization != UTILIZATIONS[0]:
         tight = best.utilization > UTILIZATIONS[0]
         why = "memory is tight" if tight else "other programs hold the rest"
-        yield f"{best.utilization:.0%} of the memory is used instead of 90 %: {why}"
+        usual = f"{UTILIZATIONS[0]:.0%}"
+        yield f"{best.utilization:.0%} of the memory is used instead of {usual}: {why}"
     if best.eager:
         yield "without CUDA graphs, which costs speed: they do not fit"
 
