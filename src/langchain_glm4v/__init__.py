@@ -10,6 +10,7 @@ from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.errors import (
     EngineNotInstalledError,
     GLM4VError,
+    GpuError,
     MediaError,
     MediaNotFoundError,
     ModelNotFoundError,
@@ -36,6 +37,7 @@ __all__ = [
     "EngineNotInstalledError",
     "GLM4VError",
     "GLM4VServer",
+    "GpuError",
     "MediaError",
     "MediaNotFoundError",
     "MediaPlan",

@@ -6,7 +6,8 @@ GLM4VError
 │   ├── EngineNotInstalledError  no vLLM in this environment
 │   ├── ModelNotFoundError       no such checkpoint (also a ValueError)
 │   ├── PortInUseError           the wanted port is taken
-│   ├── ServerStartError         the server died, or was not ready in time
+│   ├── GpuError                 the GPUs do not work, or are too small or too old for the model
+│   ├── ServerStartError         something it needs is missing, it died, or took too long
 │   ├── TemplateError            the server renders prompts wrongly
 │   ├── SelfCheckError           the server answers nothing of use
 │   ├── ServerUnreachableError   nothing answers a call (also OpenAI's and LangChain's)
@@ -49,11 +50,15 @@ class PortInUseError(ServerError):
     """The port asked for is taken by another program."""
 
 
+class GpuError(ServerError):
+    """The GPUs do not work, or are too small or too old for what was asked for."""
+
+
 class ServerStartError(ServerError):
-    """The server process ended, or was not ready in time.
+    """Something that the server needs is missing, its process ended, or it was not ready in time.
 
     Attributes:
-        log_tail: Last lines of the server's log.
+        log_tail: Last lines of the server's log; empty if it was not begun.
     """
 
     def __init__(self, message: str, log_tail: str = "") -> None:

