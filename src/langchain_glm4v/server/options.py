@@ -66,6 +66,11 @@ def _are_arguments(value: object) -> bool:
 # Option -> whether a value is accepted, and what is.
 ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "model": (_is_path, "a str or a path"),
+    "revision": (lambda v: v is None or _is_text(v), "a str that is not empty, or None"),
+    "source": (
+        lambda v: v is None or v in ("huggingface", "modelscope"),
+        "'huggingface', 'modelscope', or None",
+    ),
     "port": (
         lambda v: v is None or (_is_whole(v) and 1 <= v <= 65535),
         "a whole number from 1 to 65535, or None",
@@ -97,6 +102,8 @@ class ServerOptions:
     """
 
     model: str | os.PathLike[str]
+    revision: str | None = None
+    source: str | None = None
     port: int | None = None
     served_model_name: str | None = None
     dtype: str = "auto"
@@ -167,7 +174,8 @@ def environment(
 
     Args:
         inherited: The caller's environment. Its OPENAI_* variables are left out.
-        checkpoint: What will be served; a local one needs no model hub.
+        checkpoint: What will be served; a local one needs no model hub, whatever the caller's
+            environment says of one.
         engine: The engine that will serve it.
         server_id: Marks the process and all its descendants.
         api_key: The key that the server will ask for.
@@ -182,7 +190,7 @@ def environment(
         **(CPU_ENVIRONMENT if engine.for_cpu else {}),
         **kept,
         **FIXED_ENVIRONMENT,
-        **({"HF_HUB_OFFLINE": "1"} if checkpoint.is_local else {}),
+        **({"HF_HUB_OFFLINE": "1", "VLLM_USE_MODELSCOPE": "0"} if checkpoint.is_local else {}),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
         MARKER_VARIABLE: server_id,
         PARENT_VARIABLE: str(os.getpid()),

@@ -37,9 +37,9 @@ from langchain_glm4v.server.preflight import (
     folder_hint,
     free_port,
     port_in_use,
-    resolve_model,
 )
 from langchain_glm4v.server.probes import Client, check_rendering
+from langchain_glm4v.server.weights import local_checkpoint
 
 POLL_INTERVAL = 0.2  # seconds between two looks at a starting server
 PORT_ATTEMPTS = 3  # a free port may be taken before the server listens on it, seconds later
@@ -64,7 +64,10 @@ class GLM4VServer:
 
     Args:
         model: "tiny" for the miniature, the folder of a checkpoint, or the id of a repository on a
-            model hub.
+            model hub, which is downloaded first, as far as it is not in the hub's cache.
+        revision: Branch, tag or commit of the repository; None takes the main branch.
+        source: Model hub, "huggingface" or "modelscope"; None takes ModelScope if the environment
+            has `VLLM_USE_MODELSCOPE=1`, else Hugging Face.
         port: Port to listen on; None chooses a free one.
         served_model_name: What requests call the model; None takes "tiny", the folder's name or the
             repository id.
@@ -74,7 +77,7 @@ class GLM4VServer:
             limit.
         images_per_prompt: Most pictures in one request.
         startup_timeout: Seconds the server may take to become ready. A download from a model hub
-            counts too.
+            does not count.
         shutdown_timeout: Whole seconds that `stop` lets requests finish in.
         log_path: File for the server's output, overwritten at each start; None makes a temporary
             file, which stays only if the server fails, or if this program is killed. Starts
@@ -96,6 +99,8 @@ class GLM4VServer:
         self,
         model: str | os.PathLike[str],
         *,
+        revision: str | None = None,
+        source: str | None = None,
         port: int | None = None,
         served_model_name: str | None = None,
         dtype: str = "auto",
@@ -109,6 +114,8 @@ class GLM4VServer:
     ) -> None:
         self.options = ServerOptions(
             model=model,
+            revision=revision,
+            source=source,
             port=port,
             served_model_name=served_model_name,
             dtype=dtype,
@@ -185,6 +192,8 @@ class GLM4VServer:
         Raises:
             EngineNotInstalledError: There is no vLLM for this machine in this environment.
             ModelNotFoundError: `model` names no GLM-4.1V checkpoint.
+            WeightsError: The checkpoint cannot be fetched, or is damaged.
+            ServerOptionError: A revision is given for a folder.
             PortInUseError: `port` is taken.
             ServerStartError: The server ended, or was not ready in time, or its log cannot be
                 written.
@@ -194,7 +203,12 @@ class GLM4VServer:
             return self
         self.stop()
         engine = find_engine()
-        checkpoint = resolve_model(os.fspath(self.options.model))
+        checkpoint = local_checkpoint(
+            os.fspath(self.options.model),
+            revision=self.options.revision,
+            source=self.options.source,
+            report=self._report,
+        )
         _remove_old_logs()
         self._served_model_name = self.options.served_model_name or checkpoint.name
         for attempt in range(PORT_ATTEMPTS):
@@ -289,7 +303,7 @@ class GLM4VServer:
             if time.monotonic() > deadline:
                 raise self._failure(
                     f"was not ready after {self.options.startup_timeout:g} s, still {stage}",
-                    "raise startup_timeout, to which a download counts too",
+                    "raise startup_timeout",
                 )
             if stage != reported:
                 self._report(stage)
