@@ -61,7 +61,12 @@ def checkpoint() -> dict[str, bytes]:
     """The files of the miniature, and others that no start needs."""
     folder = Path(tiny_glm4v.checkpoint_path())
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return {**files, "README.md": b"# GLM", "pytorch_model.bin": b"x" * 999, "figures/a.json": b"{}"}
+    return {
+        **files,
+        "README.md": b"# GLM",
+        "pytorch_model.bin": b"x" * 999,
+        "figures/a.json": b"{}",
+    }
 
 
 def weights(size: int, seed: int = 0) -> bytes:
@@ -116,8 +121,10 @@ class StubHub(http.server.ThreadingHTTPServer):
         faults: What goes wrong with the next transfers of weights, one each: ("cut", bytes) and
             ("reset", bytes) end the connection after so many, ("alter", 0) changes a byte,
             ("whole", 0) ignores that a part was asked for.
-        pace: Bytes a second, at most.
-        states: Status that every request gets, if any.
+        lies: Name of a file -> what the hub announces of it otherwise than it is.
+        swapped: Name of a small file -> what is sent instead of it.
+        pace: Bytes a second of a transfer, at most.
+        status: Status that every request gets, if any.
     """
 
     daemon_threads = True
@@ -127,6 +134,8 @@ class StubHub(http.server.ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.seen: list[Seen] = []
         self.faults: deque[tuple[str, int]] = deque()
+        self.lies: dict[str, dict[str, Any]] = {}
+        self.swapped: dict[str, bytes] = {}
         self.pace = float("inf")
         self.status = 0
 
@@ -196,6 +205,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     "size": len(content),
                     "blobId": git_digest(content),
                     **({"lfs": lfs(content)} if is_lfs(file) else {}),
+                    **self.server.lies.get(file, {}),
                 }
                 for file, content in files.items()
             ]
@@ -223,9 +233,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     "Location": f"http://localhost:{self.server.server_port}/cdn/"
                     f"{name}/resolve/{commit}/{quote(file)}",
                 }
-                self.answer(302, **about)
+                self.answer(302, b"", **about)
             else:
-                self.answer(200, content, ETag=f'"{git_digest(content)}"', **about)
+                sent = self.server.swapped.get(file, content)
+                self.answer(200, sent, ETag=f'"{git_digest(content)}"', **about)
 
     def tell_as_modelscope(self, name: str, query: Mapping[str, str]) -> None:
         if files := self.find_as_modelscope(name, query):
@@ -333,10 +344,12 @@ class Fetcher:
 
     Attributes:
         environment: What the processes get.
+        largest_file: Largest file that they may write, in KiB; 0 for any.
     """
 
     def __init__(self, hub: StubHub, folder: Path) -> None:
         self.cache = folder / "hf" / "hub"
+        self.largest_file = 0
         strange = re.compile(r"HF_|HUGGING|MODELSCOPE|VLLM_USE|.*_proxy$", re.IGNORECASE)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not strange.match(name)},
@@ -351,13 +364,25 @@ class Fetcher:
 
     def start(self, model: str, **options: Any) -> subprocess.Popen[str]:
         arguments = json.dumps({"model_id": model, **options})
+        limit = f"ulimit -f {self.largest_file}; " if self.largest_file else ""
         return subprocess.Popen(
-            [sys.executable, "-c", FETCHER, arguments, str(SOURCES)],
+            [
+                *("bash", "-c", f'{limit}exec "$@"', "-"),
+                *(sys.executable, "-c", FETCHER, arguments, str(SOURCES)),
+            ],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def interrupt(self, process: subprocess.Popen[str], signal_: int, after: int) -> None:
+        """Send a signal once so many bytes have arrived."""
+        assert process.stdout
+        for line in process.stdout:
+            if json.loads(line)["done_bytes"] >= after:
+                break
+        process.send_signal(signal_)
 
     def finish(self, process: subprocess.Popen[str]) -> Fetched:
         stdout, stderr = process.communicate()

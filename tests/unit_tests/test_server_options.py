@@ -34,6 +34,8 @@ def variables(
     ("name", "value", "accepted"),
     [
         ("model", 3, "a str or a path"),
+        ("revision", "", "not empty, or None"),
+        ("source", "hub", "'huggingface', 'modelscope', or None"),
         ("port", 0, "1 to 65535, or None"),
         ("port", 65536, "1 to 65535, or None"),
         ("port", "8000", "1 to 65535, or None"),
@@ -195,6 +197,7 @@ def test_environment_keeps_proxies_off_loopback() -> None:
 
 def test_only_a_local_checkpoint_goes_without_the_hub() -> None:
     assert variables({}, LOCAL)["HF_HUB_OFFLINE"] == "1"
+    assert variables({"VLLM_USE_MODELSCOPE": "1"}, LOCAL)["VLLM_USE_MODELSCOPE"] == "0"
     assert "HF_HUB_OFFLINE" not in variables({}, REMOTE)
 
 

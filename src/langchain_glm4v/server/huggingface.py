@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from langchain_glm4v._version import __version__
 from langchain_glm4v.errors import ModelNotFoundError, WeightsError
@@ -39,7 +39,7 @@ ATTEMPTS = 5  # in a row that bring nothing, before a transfer is given up
 _LOCK_PATIENCE = 0.5  # seconds between two looks at whether to stop waiting for a lock
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
-_CALLER = {"library_name": "langchain-glm4v", "library_version": __version__}
+_USER_AGENT = f"langchain-glm4v/{__version__}"
 
 
 class HuggingFace:
@@ -58,7 +58,7 @@ class HuggingFace:
     def files(self) -> list[RemoteFile]:
         """All files at the top of the repository."""
         try:
-            found = HfApi(**_CALLER).model_info(
+            found = HfApi(user_agent=_USER_AGENT).model_info(
                 self.repository,
                 revision=self._revision,
                 files_metadata=True,
@@ -114,7 +114,11 @@ class HuggingFace:
             if file.has_sha256:
                 self._get_blob(file, stop)
             path = hf_hub_download(
-                self.repository, file.name, revision=self._commit, tqdm_class=_NoBar, **_CALLER
+                self.repository,
+                file.name,
+                revision=self._commit,
+                tqdm_class=_NoBar,
+                user_agent=_USER_AGENT,
             )
         except Exception as error:
             raise self._explained(error) from error
@@ -189,9 +193,9 @@ class HuggingFace:
                 try:
                     http_get(
                         url,
-                        part,  # type: ignore[arg-type]  # a BinaryIO in all that is used of it
+                        part,
                         resume_size=before,
-                        headers=build_hf_headers(**_CALLER),
+                        headers=build_hf_headers(user_agent=_USER_AGENT),
                         expected_size=file.size,
                         tqdm_class=_NoBar,
                     )
@@ -212,38 +216,44 @@ class HuggingFace:
     def _explained(self, error: Exception) -> Exception:
         page = f"{constants.ENDPOINT}/{self.repository}"
         status = getattr(getattr(error, "response", None), "status_code", 0)
+        kind: type[Exception] = WeightsError
         match error:
             case WeightsError():
-                return error
+                message = str(error)
             case GatedRepoError():
-                return WeightsError(
+                message = (
                     f"{self.repository!r} is given only to those whom its owners let in: ask for "
                     f"it at {page}, then set HF_TOKEN to a token of yours"
                 )
             case RevisionNotFoundError():
-                return ModelNotFoundError(
+                kind = ModelNotFoundError
+                message = (
                     f"{self.repository!r} has no revision {self._revision!r}: give a branch, tag "
                     f"or commit of {page}/commits/main"
                 )
             case RepositoryNotFoundError():
-                return ModelNotFoundError(
+                kind = ModelNotFoundError
+                message = (
                     f"{self.title} has no model {self.repository!r}, or it is private and HF_TOKEN "
                     f"is not set to a token that may read it{folder_hint(self.repository)}"
                 )
             case OfflineModeIsEnabled():
-                return HubAwayError("HF_HUB_OFFLINE is set")
+                kind, message = HubAwayError, "HF_HUB_OFFLINE is set"
             case HfHubHTTPError() if status in {401, 403}:
-                return WeightsError(
+                message = (
                     f"{constants.ENDPOINT} refuses {self.repository!r} (status {status}): check "
                     "that HF_TOKEN is valid and may read it"
                 )
             case OSError() if error.errno is not None:
-                return WeightsError(
+                message = (
                     f"the cache {str(self.cache)!r} cannot be written ({error.strerror}): free "
                     "space there or set HF_HOME to a folder that you may write to"
                 )
-        said = (str(error).strip().splitlines() or [""])[0]
-        return HubAwayError(f"{constants.ENDPOINT}: {type(error).__name__}: {said}")
+            case _:
+                kind = HubAwayError
+                said = (str(error).strip().splitlines() or [""])[0]
+                message = f"{constants.ENDPOINT}: {type(error).__name__}: {said}"
+        return kind(message)
 
 
 class _Part(io.FileIO):

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from modelscope_hub import (
     AuthenticationError,
     CacheNotFound,
@@ -31,6 +32,7 @@ from langchain_glm4v.errors import ModelNotFoundError, WeightsError
 from langchain_glm4v.server.hub import HubAwayError, RemoteFile, Stopped
 from langchain_glm4v.server.preflight import folder_hint
 
+ASKING_TIMEOUT = 5.0  # seconds
 NOTES = ".glm4v-compared.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -54,6 +56,8 @@ class ModelScope:
     def files(self) -> list[RemoteFile]:
         """All files at the top of the repository."""
         try:
+            # The library would try for 9 s, during which a start without a network stands still.
+            httpx2.head(str(self._endpoint), timeout=ASKING_TIMEOUT)
             found = self._api.list_repo_files(
                 self.repository, "model", revision=self._revision, recursive=False
             )
@@ -101,7 +105,7 @@ class ModelScope:
         """Get a file, and check its digest."""
         arriving = self._arriving
 
-        class Count(ProgressCallback):  # type: ignore[misc]  # the library has no types
+        class Count(ProgressCallback):
             def update(self, size: int) -> None:
                 if stop.is_set():
                     raise Stopped

@@ -227,7 +227,7 @@ def fetch(
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder has all files of a checkpoint, as far as can be told without reading them."""
+    """Whether a folder has all files of a checkpoint, as far as shows without reading them."""
     return (
         all((folder / name).is_file() for name in NEEDED)
         and any(folder.glob(f"*{WEIGHTS}"))
@@ -367,7 +367,12 @@ def _check_space(hub: Hub, missing: Iterable[RemoteFile]) -> None:
     free = shutil.disk_usage(place).free
     if needed <= free:
         return
-    smaller = [v.model for v in VARIANTS if v.download_bytes < min(free, needed)]
+    known = {variant.model for variant in VARIANTS}
+    smaller = [
+        variant.model
+        for variant in VARIANTS
+        if hub.repository in known - {variant.model} and variant.download_bytes < min(free, needed)
+    ]
     variable = "HF_HOME" if hub.title == "Hugging Face" else "MODELSCOPE_CACHE"
     message = (
         f"{hub.repository!r} needs {needed / 1e9:.1f} GB more and {str(hub.cache)!r} has "
