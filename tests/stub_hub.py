@@ -182,13 +182,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(404)
 
-    def find(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+    def find(self, name: str, revision: str, *, gate: bool) -> tuple[str, dict[str, bytes]] | None:
         """The commit and its files; answers itself where there are none."""
         repository = self.server.repositories.get(name)
         allowed = self.headers["Authorization"] == "Bearer good"
         if repository is None:
             self.answer(401, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
-        elif repository.gated and not allowed:
+        elif gate and repository.gated and not allowed:
             self.answer(403, X_Error_Code="GatedRepo", X_Error_Message="Access is restricted")
         elif (commit := repository.find(revision)) is None:
             self.answer(404, X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev")
@@ -197,7 +197,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def tell(self, name: str, revision: str, *, as_tree: bool) -> None:
-        if found := self.find(name, revision):
+        if found := self.find(name, revision, gate=False):  # what there is, anybody may know
             commit, files = found
             siblings = [
                 {
@@ -219,7 +219,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if on_cdn:  # as by a signed address: whoever has it needs no more
             repository = self.server.repositories[name]
             self.send(repository.commits[revision][file])
-        elif found := self.find(name, revision):
+        elif found := self.find(name, revision, gate=True):
             commit, files = found
             if file not in files:
                 self.answer(404, X_Error_Code="EntryNotFound")

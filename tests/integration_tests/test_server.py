@@ -17,7 +17,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import tiny_glm4v
-from langchain_glm4v.errors import ServerStartError, TemplateError, WeightsError
+from langchain_glm4v.errors import TemplateError, WeightsError
 from langchain_glm4v.server import GLM4VServer, find_leftovers
 from langchain_glm4v.server.options import CHAT_TEMPLATE
 from langchain_glm4v.server.probes import Client, check_rendering

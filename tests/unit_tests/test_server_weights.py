@@ -472,6 +472,18 @@ def test_modelscope_has_no_such_model(
     assert options.get("revision", "") in fetched.message
 
 
+def test_unknown_source() -> None:
+    with pytest.raises(ServerOptionError, match="source is 'hub': it must be 'huggingface', "):
+        fetch(MODEL, source="hub")
+
+
+def test_id_that_no_hub_takes(hub: StubHub, fetcher: Fetcher) -> None:
+    fetched = fetcher("zai-org/GLM--4.1V")
+    assert fetched.error == "ModelNotFoundError"
+    assert "'zai-org/GLM--4.1V' is no id of a repository on Hugging Face" in fetched.message
+    assert hub.seen == []
+
+
 @pytest.mark.parametrize("source", ["huggingface", "modelscope"])
 def test_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     name, _, distribution = module.SOURCES[source]
@@ -517,7 +529,7 @@ def test_local_folder(tmp_path: Path) -> None:
     said: list[str] = []
     found = local_checkpoint(str(folder), report=said.append)
     assert (found.location, found.name, said) == (str(folder), "mine", [])
-    with pytest.raises(ServerOptionError, match=r"revision is 'v1', but .* is a folder"):
+    with pytest.raises(ServerOptionError, match=r"revision is 'v1', but .* is not on a model hub"):
         local_checkpoint(str(folder), revision="v1", report=said.append)
     with (folder / WEIGHTS).open("r+b") as stream:
         stream.truncate(100_000)

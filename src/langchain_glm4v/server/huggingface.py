@@ -22,6 +22,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url, try_t
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -53,7 +54,11 @@ class HuggingFace:
         self._revision = revision or constants.DEFAULT_REVISION
         self.is_pinned = bool(_COMMIT.fullmatch(self._revision))
         self._commit = self._revision if self.is_pinned else None
-        self._name = repo_folder_name(repo_id=repository, repo_type="model")
+        try:
+            self._name = repo_folder_name(repo_id=repository, repo_type="model")
+        except HFValidationError as error:
+            message = f"{repository!r} is no id of a repository on {self.title}: {error}"
+            raise ModelNotFoundError(message) from error
 
     def files(self) -> list[RemoteFile]:
         """All files at the top of the repository."""
@@ -94,7 +99,7 @@ class HuggingFace:
         return [
             RemoteFile(path.name, path.stat().st_size, blob.name)
             for path in (folder.iterdir() if folder else ())
-            if _DIGEST.fullmatch((blob := path.resolve()).name) and blob.exists()
+            if path.exists() and (blob := _linked(path)) and _DIGEST.fullmatch(blob.name)
         ]
 
     def has(self, file: RemoteFile) -> bool:
@@ -129,7 +134,8 @@ class HuggingFace:
     def discard(self, name: str) -> None:
         """Remove a damaged file, and the blob that its name leads to."""
         link = self._snapshot() / name
-        link.resolve().unlink(missing_ok=True)
+        if blob := _linked(link):
+            blob.unlink(missing_ok=True)
         link.unlink(missing_ok=True)
 
     def settle(self) -> None:
@@ -301,6 +307,11 @@ class _NoBar:
 
 def _partial(blob: Path) -> Path:
     return blob.with_name(f"{blob.name}.incomplete")
+
+
+def _linked(path: Path) -> Path | None:
+    """The blob that a name leads to; it may lead on, to a store that several caches share."""
+    return path.parent / path.readlink() if path.is_symlink() else None
 
 
 def _size(path: Path) -> int | None:

@@ -24,7 +24,6 @@ from modelscope_hub import (
     InvalidParameter,
     NotExistError,
     PermissionDeniedError,
-    ProgressCallback,
     get_default_config,
 )
 
@@ -105,11 +104,17 @@ class ModelScope:
         """Get a file, and check its digest."""
         arriving = self._arriving
 
-        class Count(ProgressCallback):
+        class Count:
+            def __init__(self, *_: object) -> None:
+                pass
+
             def update(self, size: int) -> None:
                 if stop.is_set():
                     raise Stopped
                 arriving[file.name] += size
+
+            def end(self) -> None:
+                pass
 
         try:
             folder = self._api.download_repo(

@@ -12,6 +12,7 @@ from typing import Any
 from langchain_glm4v.errors import ServerOptionError
 from langchain_glm4v.server.entrypoint import PARENT_VARIABLE
 from langchain_glm4v.server.preflight import Checkpoint, Engine
+from langchain_glm4v.server.weights import SOURCES
 
 HOST = "127.0.0.1"
 MARKER_VARIABLE = "GLM4V_SERVER_ID"
@@ -68,7 +69,7 @@ ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "model": (_is_path, "a str or a path"),
     "revision": (lambda v: v is None or _is_text(v), "a str that is not empty, or None"),
     "source": (
-        lambda v: v is None or v in ("huggingface", "modelscope"),
+        lambda v: v is None or v in tuple(SOURCES),
         "'huggingface', 'modelscope', or None",
     ),
     "port": (

@@ -135,8 +135,8 @@ def local_checkpoint(
     if checkpoint.is_local:
         if revision is not None:
             message = (
-                f"revision is {revision!r}, but {model!r} is a folder, which has none: "
-                "leave it out, or give a repository id"
+                f"revision is {revision!r}, but {model!r} is not on a model hub: leave it out, or "
+                "give a repository id"
             )
             raise ServerOptionError(message)
         for problem in damage(Path(checkpoint.location)).values():
@@ -185,6 +185,7 @@ def fetch(
         The folder of the checkpoint.
 
     Raises:
+        ServerOptionError: There is no such source.
         ModelNotFoundError: The hub has no such model or revision, or it is another kind of model.
         WeightsError: The hub cannot be asked and the cache is not complete, the repository is
             gated, the disk too small, what arrives is damaged, or the hub's library is missing.
@@ -279,6 +280,9 @@ def _open(model_id: str, revision: str | None, source: str | None) -> Hub:
     if source is None:
         asked = os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in {"1", "true"}
         source = "modelscope" if asked else "huggingface"
+    if source not in SOURCES:
+        message = f"source is {source!r}: it must be {', '.join(map(repr, SOURCES))}, or None"
+        raise ServerOptionError(message)
     module, name, distribution = SOURCES[source]
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the library is imported
     try:
