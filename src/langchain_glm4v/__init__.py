@@ -25,6 +25,7 @@ from langchain_glm4v.errors import (
     TooManyImagesError,
     UnsupportedByServerError,
     UnsupportedMediaError,
+    WeightsError,
 )
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.media_plan import MediaPlan, MediumPlan, plan
@@ -56,6 +57,7 @@ __all__ = [
     "TooManyImagesError",
     "UnsupportedByServerError",
     "UnsupportedMediaError",
+    "WeightsError",
     "__version__",
     "plan",
 ]

@@ -5,6 +5,7 @@ GLM4VError
 │   ├── ServerOptionError        an option's value is not accepted (also a ValueError)
 │   ├── EngineNotInstalledError  no vLLM in this environment
 │   ├── ModelNotFoundError       no such checkpoint (also a ValueError)
+│   ├── WeightsError             a checkpoint cannot be fetched, or is damaged
 │   ├── PortInUseError           the wanted port is taken
 │   ├── GpuError                 the GPUs do not work, or are too small or too old for the model
 │   ├── ServerStartError         something it needs is missing, it died, or took too long
@@ -43,7 +44,11 @@ class EngineNotInstalledError(ServerError):
 
 
 class ModelNotFoundError(ServerError, ValueError):
-    """The model is neither a known name nor a checkpoint directory."""
+    """There is no such checkpoint, neither here nor on the model hub."""
+
+
+class WeightsError(ServerError):
+    """A checkpoint exists but cannot be fetched, or its files are damaged."""
 
 
 class PortInUseError(ServerError):

@@ -57,6 +57,8 @@ def test_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None
     ("name", "value", "accepted"),
     [
         ("model", 3, "a str or a path"),
+        ("revision", "", "not empty, or None"),
+        ("source", "hub", "'huggingface', 'modelscope', or None"),
         ("port", 0, "1 to 65535, or None"),
         ("port", 65536, "1 to 65535, or None"),
         ("port", "8000", "1 to 65535, or None"),
@@ -248,6 +250,7 @@ def test_environment_keeps_proxies_off_loopback() -> None:
 
 def test_only_a_local_checkpoint_goes_without_the_hub() -> None:
     assert variables({}, LOCAL)["HF_HUB_OFFLINE"] == "1"
+    assert variables({"VLLM_USE_MODELSCOPE": "1"}, LOCAL)["VLLM_USE_MODELSCOPE"] == "0"
     assert "HF_HUB_OFFLINE" not in variables({}, REMOTE)
 
 

@@ -198,9 +198,6 @@ def test_proxies_are_not_asked_for_loopback(model: str, monkeypatch: pytest.Monk
         ("Transformers does not recognize this architecture", "reinstall the versions"),
         ("safetensors_rust.SafetensorError: incomplete metadata", "fetch the checkpoint again"),
         ("RuntimeError: Cannot find any model weights with", "weights are missing"),
-        ("huggingface_hub.errors.GatedRepoError: gated repo", "your token"),
-        ("OSError: We couldn't connect to 'https://hub'", "check the network"),
-        ("huggingface_hub.errors.LocalEntryNotFoundError: Cannot find", "check the network"),
         ("OSError: libcudart.so.13: cannot open", "do not fit the driver"),
         ("OSError: [Errno 28] No space left on device", "free some space"),
         ("RuntimeError: Failed core proc(s): {'EngineCore': -9}", "using too much memory"),
@@ -234,20 +231,6 @@ def test_server_that_never_answers(model: str, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ServerStartError, match=r"after 1 s, still .*: raise startup_timeout"):
         server.start()
     assert find_leftovers(server.id) == []
-
-
-@pytest.mark.parametrize(
-    "says", ["Repository Not Found for url: https://hub", "We couldn't connect to 'https://hub'"]
-)
-def test_model_that_no_hub_gives_may_be_misspelt(
-    monkeypatch: pytest.MonkeyPatch, says: str
-) -> None:
-    monkeypatch.setenv("GLM4V_STAND_IN", f"says {says}")
-    with pytest.raises(
-        ServerStartError, match=r"no folder 'zai-org/GLM-4.1V-9B-Thinkin' here .* did you mean"
-    ) as raised:
-        GLM4VServer("zai-org/GLM-4.1V-9B-Thinkin").start()
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["", "file/server.log"])

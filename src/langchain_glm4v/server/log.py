@@ -20,9 +20,6 @@ STAGES = (
 ERROR = re.compile(r"^(\(\w+ pid=\d+\) )?(ERROR[ :]|Traceback )", re.MULTILINE)
 PORT_LOST = re.compile(r"address already in use", re.IGNORECASE)
 
-HUB_REFUSES = "the model hub does not give out this repository: check its id and your token"
-HUB_IS_AWAY = "the model hub cannot be reached: check the network, or give a checkpoint's folder"
-
 # What a failing server writes -> what is likely wrong and what to do. The first match counts.
 CAUSES = tuple(
     (re.compile(pattern, re.IGNORECASE), cause)
@@ -57,15 +54,6 @@ CAUSES = tuple(
         (
             r"cannot find any model weights|no such file .*\.safetensors|weights .*not initialized",
             "weights are missing: fetch the checkpoint again",
-        ),
-        (
-            r"gated repo|401 client error|repository not found|not a valid model identifier",
-            HUB_REFUSES,
-        ),
-        (
-            r"offline mode is enabled|couldn't connect to|connection error|max retries exceeded"
-            r"|LocalEntryNotFoundError",
-            HUB_IS_AWAY,
         ),
         (
             r"libcuda|libcudart|cuda driver version|no cuda gpus are available",

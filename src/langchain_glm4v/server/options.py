@@ -15,6 +15,7 @@ from langchain_glm4v.server.fit import TENSOR_PARALLEL, Fit
 from langchain_glm4v.server.guard import KEY_VARIABLE, SLEEP_VARIABLE
 from langchain_glm4v.server.keeper import MARKER_VARIABLE
 from langchain_glm4v.server.preflight import Checkpoint, Engine
+from langchain_glm4v.server.weights import SOURCES
 
 LOOPBACK = "127.0.0.1"
 # Where a server that listens on all addresses is reached from this machine.
@@ -74,6 +75,11 @@ def _are_arguments(value: object) -> bool:
 # Option -> whether a value is accepted, and what is.
 ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "model": (_is_path, "a str or a path"),
+    "revision": (lambda v: v is None or _is_text(v), "a str that is not empty, or None"),
+    "source": (
+        lambda v: v is None or v in tuple(SOURCES),
+        "'huggingface', 'modelscope', or None",
+    ),
     "port": (
         lambda v: v is None or (_is_whole(v) and 1 <= v <= 65535),
         "a whole number from 1 to 65535, or None",
@@ -123,6 +129,8 @@ class ServerOptions:
     """
 
     model: str | os.PathLike[str]
+    revision: str | None = None
+    source: str | None = None
     port: int | None = None
     host: str = LOOPBACK
     api_key: str | None = field(default=None, repr=False)
@@ -214,7 +222,8 @@ def environment(
     Args:
         inherited: The caller's environment. Its OPENAI_* variables are left out.
         options: What the server is asked for.
-        checkpoint: What will be served; a local one needs no model hub.
+        checkpoint: What will be served; a local one needs no model hub, whatever the caller's
+            environment says of one.
         engine: The engine that will serve it.
         fit: How it is made to fit this machine.
         server_id: Marks the process and all its descendants.
@@ -231,7 +240,7 @@ def environment(
         **kept,
         **FIXED_ENVIRONMENT,
         **fit.environment(),
-        **({"HF_HUB_OFFLINE": "1"} if checkpoint.is_local else {}),
+        **({"HF_HUB_OFFLINE": "1", "VLLM_USE_MODELSCOPE": "0"} if checkpoint.is_local else {}),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
         MARKER_VARIABLE: server_id,
         KEY_VARIABLE: api_key,

@@ -108,7 +108,7 @@ def resolve_model(model: str) -> Checkpoint:
         return Checkpoint(str(_miniature()), MINIATURE, is_local=True)
     folder = Path(model).expanduser()
     if model and folder.is_dir():
-        _check_folder(folder)
+        check_folder(folder)
         return Checkpoint(str(folder.resolve()), folder.resolve().name, is_local=True)
     if REPOSITORY_ID.fullmatch(model):
         return Checkpoint(model, model, is_local=False)
@@ -150,11 +150,16 @@ def _miniature() -> Path:
         )
         raise ModelNotFoundError(message) from error
     folder = Path(module.checkpoint_path())
-    _check_folder(folder)
+    check_folder(folder)
     return folder
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Check by its configuration that a folder holds a model of this family.
+
+    Raises:
+        ModelNotFoundError: It does not, or has no configuration that can be read.
+    """
     config = folder / "config.json"
     try:
         content = json.loads(config.read_text(encoding="utf-8"))

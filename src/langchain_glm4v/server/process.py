@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -25,6 +26,7 @@ from typing import BinaryIO, Self
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
 from langchain_glm4v.server import checks, keeper, log, sharing
 from langchain_glm4v.server.checks import Ready
+from langchain_glm4v.server.fit import fitted
 from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.keeper import Facts, Status, Task
 from langchain_glm4v.server.options import (
@@ -37,12 +39,12 @@ from langchain_glm4v.server.options import (
 from langchain_glm4v.server.preflight import (
     check_port,
     find_engine,
-    folder_hint,
     free_port,
     port_in_use,
     resolve_model,
 )
 from langchain_glm4v.server.probes import Client, check
+from langchain_glm4v.server.weights import local_checkpoint
 
 POLL_INTERVAL = 0.2  # seconds between two looks at a starting server's log
 PORT_ATTEMPTS = 3  # a free port may be taken before the server listens on it, seconds later
@@ -72,7 +74,10 @@ class GLM4VServer:
 
     Args:
         model: "tiny" for the miniature, the folder of a checkpoint, or the id of a repository on a
-            model hub.
+            model hub, which is downloaded first, as far as it is not in the hub's cache.
+        revision: Branch, tag or commit of the repository; None takes the main branch.
+        source: Model hub, "huggingface" or "modelscope"; None takes ModelScope if the environment
+            has `VLLM_USE_MODELSCOPE=1`, else Hugging Face.
         port: Port to listen on; None chooses a free one.
         host: Address to listen on: the loopback interface, so that only this machine reaches the
             server; "0.0.0.0" for all. What leaves the machine should go through a proxy with TLS:
@@ -92,7 +97,7 @@ class GLM4VServer:
             None takes 0.9, more where memory is tight, less where other programs hold some.
         images_per_prompt: Most pictures in one request.
         startup_timeout: Seconds the server may take to become ready. A download from a model hub
-            counts too.
+            does not count.
         shutdown_timeout: Whole seconds that `stop` lets requests finish in.
         hang_timeout: Seconds without an answer to a health check after which a server is taken for
             hung, and started again.
@@ -123,6 +128,8 @@ class GLM4VServer:
         self,
         model: str | os.PathLike[str],
         *,
+        revision: str | None = None,
+        source: str | None = None,
         port: int | None = None,
         host: str = LOOPBACK,
         api_key: str | None = None,
@@ -145,6 +152,8 @@ class GLM4VServer:
     ) -> None:
         self.options = ServerOptions(
             model=model,
+            revision=revision,
+            source=source,
             port=port,
             host=host,
             api_key=api_key,
@@ -244,9 +253,11 @@ class GLM4VServer:
         Raises:
             EngineNotInstalledError: There is no vLLM for this machine in this environment.
             ModelNotFoundError: `model` names no GLM-4.1V checkpoint.
+            WeightsError: The checkpoint cannot be fetched, or is damaged.
             PortInUseError: `port` is taken.
             GpuError: The GPUs do not work, or the model does not fit them.
-            ServerOptionError: The options state what this model or machine cannot do.
+            ServerOptionError: The options state what this model or machine cannot do, or a
+                revision of a folder.
             ServerStartError: The start lacks something else that it needs; or the server ended, or
                 was not ready in time, or its log cannot be written.
             TemplateError: The server would garble conversations.
@@ -256,14 +267,14 @@ class GLM4VServer:
             return self
         self.stop()
         if not self.options.share:
-            self._start(checks.require(self.options), self.id)
+            self._start(self.id)
             return self
         # Whether it would fit this machine does not matter where it runs already.
         checkpoint = resolve_model(os.fspath(self.options.model))
         name = sharing.name(self.options, checkpoint, find_engine())
         with sharing.alone(name, self._report):
             if not self._join(name):
-                self._start(checks.require(self.options), name)
+                self._start(name)
         return self
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
@@ -347,7 +358,8 @@ class GLM4VServer:
         self._report("ready")
         return True
 
-    def _start(self, found: Ready, name: str) -> None:
+    def _start(self, name: str) -> None:
+        found = self._prepared()
         self.id, self.api_key, self.log_path = self._own  # one that was joined before had its own
         self._report("; ".join(found.fit.reasons))
         _remove_old_logs()
@@ -361,6 +373,23 @@ class GLM4VServer:
                 lost_race = isinstance(error, PortInUseError) and self.options.port is None
                 if not lost_race or attempt == PORT_ATTEMPTS - 1:
                     raise
+
+    def _prepared(self) -> Ready:
+        """What the start needs, the checkpoint on this machine included."""
+        found = checks.require(self.options)
+        checkpoint = local_checkpoint(
+            os.fspath(self.options.model),
+            revision=self.options.revision,
+            source=self.options.source,
+            report=self._report,
+        )
+        if not found.checkpoint.is_local:  # of which only now the sizes are known
+            found = replace(
+                found,
+                checkpoint=checkpoint,
+                fit=fitted(self.options, checkpoint, found.engine),
+            )
+        return found
 
     def _launch(self, found: Ready, name: str) -> Hold:
         if self.options.port is not None:
@@ -484,8 +513,6 @@ class GLM4VServer:
             what, cause = self._problem(status)
         else:
             cause = log.TOLD_TO_STOP
-        if cause in {log.HUB_REFUSES, log.HUB_IS_AWAY}:
-            cause += folder_hint(os.fspath(self.options.model))
         message = (
             f"the vLLM server for {self.options.model!r} {what}: {cause}; its log: {self.log_path}"
         )
@@ -501,7 +528,7 @@ class GLM4VServer:
                 stage = log.stage(self.log_path)
                 return (
                     f"was not ready after {self.options.startup_timeout:g} s, still {stage}",
-                    "raise startup_timeout, to which a download counts too",
+                    "raise startup_timeout",
                 )
             case "hung":
                 return (
