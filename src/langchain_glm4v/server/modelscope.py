@@ -116,6 +116,7 @@ class ModelScope:
             def end(self) -> None:
                 pass
 
+        callbacks: Any = [Count]  # what it asks for is a base class, of which it uses no more
         try:
             folder = self._api.download_repo(
                 self.repository,
@@ -123,7 +124,7 @@ class ModelScope:
                 revision=self._revision,
                 allow_patterns=[file.name],
                 max_workers=1,
-                progress_callbacks=[Count],
+                progress_callbacks=callbacks,
             )
         except FileDownloadError as error:
             reason = next(iter(error.failed_files.values()), error)
