@@ -207,8 +207,9 @@ class Log:
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
         self.path.touch(mode=0o600)
+        fresh = self.path.open("ab", buffering=0)
         self._file.close()
-        self._file = self.path.open("ab", buffering=0)
+        self._file = fresh
 
     def old_paths(self) -> list[Path]:
         """Where earlier output is, the latest first."""
