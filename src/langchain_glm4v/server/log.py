@@ -8,11 +8,13 @@ TAIL_LINES = 40
 
 FIRST_STAGE = "loading engine"
 # What the engine writes when it begins a stage -> the stage, for people. In the order they come.
-# A download of weights is part of loading them: vLLM mentions it only once it is over.
 STAGES = (
     (re.compile(r"non-default args: "), "configuring engine"),
     (re.compile(r"Starting to load model"), "loading weights"),
     (re.compile(r"Loading weights took"), "warming up"),
+    (re.compile(r"for vLLM's torch\.compile"), "compiling"),
+    (re.compile(r"Capturing CUDA graphs"), "capturing CUDA graphs"),
+    (re.compile(r"Graph capturing finished"), "warming up"),
 )
 
 # Where a log begins to tell of a failure. Before that are warnings, and failures that a further
