@@ -37,7 +37,6 @@ class Answer:
         last: When the last token was there.
         prompt_tokens: Tokens of the question, by the server's count.
         tokens: Tokens of the answer, by the server's count.
-        text: What it says.
     """
 
     asked: float
@@ -45,17 +44,25 @@ class Answer:
     last: float
     prompt_tokens: int
     tokens: int
-    text: str
 
 
-def picture(width: int, height: int) -> Content:
-    """A question about a JPEG of noise, coarse and fine, as large in bytes as a photo's."""
+def pictures(count: int, width: int, height: int) -> list[Content]:
+    """Questions about JPEGs of noise, coarse and fine, each as large in bytes as a photo.
+
+    They are cut from one picture, each at a place of its own.
+    """
     bands = []
     for _ in range(3):
-        coarse = Image.effect_noise((width // 16, height // 16), 120).resize((width, height))
-        bands.append(Image.blend(coarse, Image.effect_noise((width, height), 60), 0.2))
+        coarse = Image.effect_noise((width // 8, height // 8), 120).resize((width * 2, height * 2))
+        bands.append(Image.blend(coarse, Image.effect_noise(coarse.size, 60), 0.2))
+    whole = Image.merge("RGB", bands)
+    places = ((n * 37 % width, n * 53 % height) for n in range(count))
+    return [_about(whole.crop((x, y, x + width, y + height))) for x, y in places]
+
+
+def _about(picture: Image.Image) -> Content:
     data = io.BytesIO()
-    Image.merge("RGB", bands).save(data, "JPEG", quality=90)
+    picture.save(data, "JPEG", quality=90)
     url = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
     return [
         {"type": "image_url", "image_url": {"url": url}},
@@ -110,7 +117,6 @@ def _body(model: str, question: Content, tokens: int) -> bytes:
 async def _ask(client: httpx.AsyncClient, turn: asyncio.Semaphore, body: bytes) -> Answer:
     headers = {"Content-Type": "application/json"}
     first = last = 0.0
-    parts: list[str] = []
     usage: dict[str, int] = {}
     async with turn:
         asked = time.perf_counter()
@@ -127,11 +133,8 @@ async def _ask(client: httpx.AsyncClient, turn: asyncio.Semaphore, body: bytes) 
                 if event["choices"]:
                     last = time.perf_counter()
                     first = first or last  # the first event comes with the first token
-                    parts.append(event["choices"][0]["delta"].get("content") or "")
                 usage = event.get("usage") or usage
-    return Answer(
-        asked, first, last, usage["prompt_tokens"], usage["completion_tokens"], "".join(parts)
-    )
+    return Answer(asked, first, last, usage["prompt_tokens"], usage["completion_tokens"])
 
 
 def summary(answers: Sequence[Answer]) -> dict[str, float]:
