@@ -7,13 +7,13 @@ Questions are yielded and answers sent in, so that sync and async callers share 
     question = steps.send(answer)  # … until StopIteration carries the result
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from langchain_glm4v.grammar import TAGS
+from langchain_glm4v.media import stopping
 from langchain_glm4v.profiles import Host
 from langchain_glm4v.server.probes import CONVERSATION
 
@@ -167,7 +167,7 @@ async def arun(
 
     async def advanced(answer: Answer) -> Question | _End[Result]:
         if in_thread:
-            return await asyncio.to_thread(_advanced, steps, answer)
+            return await stopping.in_thread(_advanced, steps, answer)
         return _advanced(steps, answer)
 
     state = await advanced(None)

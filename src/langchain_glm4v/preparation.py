@@ -191,4 +191,11 @@ def _bytes(parts: list[Part]) -> int:
     return sum(map(size_of, parts))
 
 
+def _forget() -> None:
+    """After a fork, the child does not wait for what a thread of its parent prepares."""
+    global _kept  # noqa: PLW0603 - what is held cannot be freed
+    _kept = _Kept()
+
+
 _kept = _Kept()
+os.register_at_fork(after_in_child=_forget)

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +85,35 @@ def test_what_was_not_asked_for_the_longest_goes(
         MEDIA.parts(medium)
 
     assert decoded == [media[at].source for at in (0, 1, 2, 1)]
+
+
+def ends_in_a_fork(function: Callable[[], object]) -> bool:
+    if (child := os.fork()) == 0:
+        signal.alarm(20)  # ends it, if it hangs
+        function()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_fork_does_not_wait_for_its_parents_threads(tmp_path: Path) -> None:
+    medium = Medium("picture", str(picture(tmp_path / "a.bmp", "red")))
+    begun, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        def prepare() -> list[Any]:
+            with image._loading:
+                begun.set()
+                forked.wait()
+            return []
+
+        preparation._kept.get(MEDIA._key(medium), prepare)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    begun.wait()
+    try:
+        assert ends_in_a_fork(lambda: MEDIA.parts(medium))
+        assert ends_in_a_fork(lambda: image.prepare(Image.new("RGB", (56, 56))))
+    finally:
+        forked.set()
+        thread.join()

@@ -30,6 +30,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -39,7 +40,7 @@ import httpx2
 
 from langchain_glm4v._version import __version__
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
-from langchain_glm4v.media import sniffing
+from langchain_glm4v.media import sniffing, stopping
 from langchain_glm4v.media.source import MAX_BYTES, shown
 
 TIMEOUT = 30
@@ -147,6 +148,7 @@ def fetch(
     # there is one implementation, and a loop in a thread for callers without.
     running = asyncio.run_coroutine_threadsafe(fetching, _background_loop())
     try:
+        stopping.wait(lambda seconds: bool(wait([running], seconds).done))
         return running.result()
     except BaseException:  # such as Ctrl-C: nobody waits for the file any more
         running.cancel()

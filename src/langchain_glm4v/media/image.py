@@ -11,6 +11,7 @@ nothing, but they are decoded all the same: damage must be found before the serv
 import base64
 import io
 import math
+import os
 import sys
 import threading
 import warnings
@@ -76,6 +77,15 @@ _NO_PAGE = 0b101
 
 # An image of PIL's reads its file on the first use, and two threads must not do so at once.
 _loading = threading.Lock()
+
+
+def _forget() -> None:
+    """After a fork, the child waits for no thread of its parent."""
+    global _loading  # noqa: PLW0603 - what is held cannot be freed
+    _loading = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @dataclass(frozen=True, slots=True)
