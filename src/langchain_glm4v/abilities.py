@@ -61,6 +61,7 @@ class Abilities:
         parses: Whether it takes the reasoning off the output by itself, as `--reasoning-parser`
             lets it: a grammar then binds only what follows the thinking. None: not looked up yet.
         frames: Whether it takes a video as frames, and the request's word on their seconds.
+        medium_tokens: Tokens of one picture or video, at most; None: it refused none yet.
         settled: Whether it answered all that it was asked; else it is worth asking again.
     """
 
@@ -73,6 +74,7 @@ class Abilities:
     refused: frozenset[str] = frozenset()
     parses: bool | None = None
     frames: bool = False
+    medium_tokens: int | None = None
     settled: bool = True
 
 
