@@ -3,12 +3,13 @@
     python benchmarks/media_repeat.py [--json]
 
 A real vLLM server is started on the miniature. Documents of 20 pages of text are made, each of its
-own words, and of each two questions are asked and streamed. The second should send next to nothing,
-for the server knows the pages by name, and wait next to nothing, for they are in its prefix cache.
-One document more goes ahead, so that start-up is not counted. Bytes are those of the request's
-body. The time to the first token runs from the call, the rendering of pages included, and, as
-"server", from the moment at which the request is sent. The figures are medians over the documents
-of the ratios of the second question to the first.
+own words and shown in 280 pixels, so that all pages fit into the context, and of each two questions
+are asked and streamed. The second should send next to nothing, for the server knows the pages by
+name, and wait next to nothing, for they are in its prefix cache. One document more goes ahead, so
+that start-up is not counted. Bytes are those of the request's body. The time to the first token
+runs from the call, the rendering of pages included, and, as "server", from the moment at which the
+request is sent. The figures are medians over the documents of the ratios of the second question to
+the first.
 """
 
 import random

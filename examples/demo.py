@@ -10,11 +10,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from langchain_core.messages import HumanMessage
-
-from langchain_glm4v import ChatGLM4V, GLM4VError
+from langchain_glm4v import ChatGLM4V, GLM4VError, question_about
 
 MEDIA = Path(__file__).parent / "media"
 SCAN_TEXT = """\
@@ -54,27 +51,20 @@ QUESTIONS = (
 )
 
 
-# Ending of a file's name -> its content block; the miniature reads small pages.
-BLOCKS: dict[str, dict[str, Any]] = {
-    ".png": {"type": "image"},
-    ".pdf": {"type": "file", "longest_side": 784},
-    ".mp4": {"type": "video"},
-}
-
-
-def block(name: str) -> dict[str, Any]:
-    """The content block that shows a file."""
+def medium(name: str) -> Path | dict[str, object]:
+    """A file, with options where it needs them."""
     path = MEDIA / name
-    return {**BLOCKS[path.suffix], "path": str(path)}
+    # The miniature reads small pages.
+    return {"type": "file", "path": str(path), "longest_side": 784} if name == "scan.pdf" else path
 
 
 def ask(model: ChatGLM4V, question: Question) -> str:
     """Show the reasoning and then the answer as they come; return the answer."""
-    blocks = [*map(block, question.files), {"type": "text", "text": question.text}]
+    asked = question_about(question.text, *map(medium, question.files))
     dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
     answer = ""
     print(f"\n{', '.join(question.files)}: {question.text}")
-    for chunk in model.stream([HumanMessage(blocks)]):  # type: ignore[arg-type]
+    for chunk in model.stream([asked]):
         reasoning = chunk.additional_kwargs.get("reasoning_content", "")
         if reasoning:
             print(f"{dim}{reasoning}{plain}", end="", flush=True)

@@ -29,6 +29,7 @@ from langchain_glm4v.errors import (
 )
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.media_plan import MediaPlan, MediumPlan, plan
+from langchain_glm4v.questions import question_about
 from langchain_glm4v.server import GLM4VServer
 
 __all__ = [
@@ -60,4 +61,5 @@ __all__ = [
     "WeightsError",
     "__version__",
     "plan",
+    "question_about",
 ]

@@ -7,13 +7,13 @@ Questions are yielded and answers sent in, so that sync and async callers share 
     question = steps.send(answer)  # … until StopIteration carries the result
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from langchain_glm4v.grammar import TAGS
+from langchain_glm4v.media import stopping
 from langchain_glm4v.profiles import Host
 from langchain_glm4v.server.probes import CONVERSATION
 
@@ -61,6 +61,7 @@ class Abilities:
         parses: Whether it takes the reasoning off the output by itself, as `--reasoning-parser`
             lets it: a grammar then binds only what follows the thinking. None: not looked up yet.
         frames: Whether it takes a video as frames, and the request's word on their seconds.
+        medium_tokens: Tokens of one picture or video, at most; None: it refused none yet.
         settled: Whether it answered all that it was asked; else it is worth asking again.
     """
 
@@ -73,6 +74,7 @@ class Abilities:
     refused: frozenset[str] = frozenset()
     parses: bool | None = None
     frames: bool = False
+    medium_tokens: int | None = None
     settled: bool = True
 
 
@@ -167,7 +169,7 @@ async def arun(
 
     async def advanced(answer: Answer) -> Question | _End[Result]:
         if in_thread:
-            return await asyncio.to_thread(_advanced, steps, answer)
+            return await stopping.in_thread(_advanced, steps, answer)
         return _advanced(steps, answer)
 
     state = await advanced(None)

@@ -95,6 +95,7 @@ _OPTION_FIELDS = (
     "repetition_guard",
     "max_images",
     "allow_hosts",
+    "allowed_dirs",
 )
 # Fields that a managed model gets from its server, under all their names.
 _DECIDED_BY_SERVER = {"model_name", "base_url", "openai_api_base", "api_key", "openai_api_key"}
@@ -123,26 +124,17 @@ class ChatGLM4V(BaseChatOpenAI):
             key takes.
         temperature, top_p, top_k: Sampling. Default: those of the preset `sampling`.
         sampling: `"default"` (0.8, 0.6, 2), `"deterministic"` or `"gui"`.
-        thinking, thinking_budget, repetition_guard, max_images, allow_hosts: Also per call.
+        thinking, thinking_budget, repetition_guard, max_images, allow_hosts, allowed_dirs: Also per
+            call.
         repetition_penalty, max_tokens, stop, seed: Sampling. Default: the server's.
         timeout, max_retries: As for OpenAI's client.
 
     Invoke:
         ```python
-        from langchain_core.messages import HumanMessage
-        from langchain_glm4v import ChatGLM4V
+        from langchain_glm4v import ChatGLM4V, question_about
 
         with ChatGLM4V.managed(model="tiny", temperature=0) as model:
-            reply = model.invoke(
-                [
-                    HumanMessage(
-                        [
-                            {"type": "image", "path": "receipt.png"},
-                            {"type": "text", "text": "What is the Total?"},
-                        ]
-                    )
-                ]
-            )
+            reply = model.invoke([question_about("What is the Total?", "receipt.png")])
             reply.text  # the answer alone
             reply.additional_kwargs["reasoning_content"]  # the thinking
         ```
@@ -152,13 +144,15 @@ class ChatGLM4V(BaseChatOpenAI):
         `base64`, and OpenAI's `{"type": "image_url", …}` with the same kinds of URL. Pictures
         travel in the request: those in the network are fetched here, from public addresses and
         those of `allow_hosts` alone. Services that fetch by themselves (`profiles.HOSTS`) get the
-        URL instead.
+        URL instead. `question_about` writes such blocks.
 
     Video input:
         `{"type": "video", …}` with `path`, `url` or `base64`, and vLLM's
-        `{"type": "video_url", …}`: one in a request. Options beside them: `fps` (default 2),
-        `num_frames`, `start` and `end` in seconds, `max_tokens`. The model reads the second of each
-        two frames, so ask it "at which second". See `media.video`.
+        `{"type": "video_url", …}`: one in a request, and no pictures beside it; in a conversation
+        the later kind stays. Options beside them: `fps` (default 2), `num_frames`, `start` and
+        `end` in seconds, `max_tokens` (default 30,000, and no more than half of the server's
+        context). The model reads the second of each two frames, so ask it "at which second". See
+        `media.video`.
 
     Output:
         `additional_kwargs["reasoning_content"]` and a `reasoning` block in `content_blocks` hold
@@ -213,6 +207,11 @@ class ChatGLM4V(BaseChatOpenAI):
     allow_hosts: tuple[str, ...] = ()
     """Hosts that pictures and PDFs may be fetched from though their addresses are not public, such
     as a file server of the intranet: names, addresses or networks. Also per call."""
+
+    allowed_dirs: tuple[str | os.PathLike[str], ...] | None = None
+    """Directories in or below which local files must lie, to be read. None: anywhere for human and
+    system messages, nowhere for those of tools and models, whose words may be a stranger's. Also
+    per call."""
 
     cache_salt: str | None = None
     """Keeps the prefix cache of vLLM apart from that of other salts, such as other tenants'."""
@@ -648,6 +647,9 @@ class ChatGLM4V(BaseChatOpenAI):
                 learnt,
                 budget=learnt.budget and noted.budget,
                 frames=learnt.frames and noted.frames,
+                medium_tokens=min(
+                    filter(None, (learnt.medium_tokens, noted.medium_tokens)), default=None
+                ),
                 refused=learnt.refused | noted.refused,
             )
         if is_new and refused.grammar in learnt.refused:

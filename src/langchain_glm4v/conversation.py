@@ -1,11 +1,14 @@
 """Fits a conversation on the wire to what its server takes. Nothing given is changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from langchain_glm4v.errors import TooManyImagesError
 from langchain_glm4v.turns import Part, Turn, is_picture, joined, parts_of, text_part
 
-LEFT_OUT = "[an earlier picture is left out]"
+LEFT_OUT: Mapping[str, str] = {
+    kind: f"[an earlier {kind} is left out]" for kind in ("picture", "document", "video")
+}
+"""What was shown -> the text that stands in its place."""
 
 _SPEAKERS = {"user": "User: ", "assistant": "Assistant: "}
 
@@ -88,7 +91,7 @@ def _pruned(parts: Sequence[Part], dropped: int) -> list[Part]:
     for part in parts:
         drop = dropped > 0 and is_picture(part)
         dropped -= drop
-        pruned.append(text_part(LEFT_OUT) if drop else part)
+        pruned.append(text_part(LEFT_OUT["picture"]) if drop else part)
     return joined(pruned)
 
 

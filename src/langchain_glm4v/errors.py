@@ -17,7 +17,7 @@ GLM4VError
 ├── RequestError                 a call that cannot be made (also a ValueError)
 │   ├── ContextLengthError       too long for the model (also LangChain's)
 │   └── UnsupportedByServerError the server cannot do what was asked for
-└── MediaError                   a picture or document (also a ValueError)
+└── MediaError                   a picture, document or video (also a ValueError)
     ├── MediaNotFoundError       the path or URL leads nowhere (also a FileNotFoundError)
     ├── UnsupportedMediaError    the bytes are not of a kind the model takes
     └── TooManyImagesError       the last turn alone has more than the server takes
@@ -92,11 +92,11 @@ class UnsupportedByServerError(RequestError):
 
 
 class MediaError(GLM4VError, ValueError):
-    """A picture or document cannot be sent to the model."""
+    """A picture, document or video cannot be sent to the model, or not as it was asked for."""
 
 
 class MediaNotFoundError(MediaError, FileNotFoundError):
-    """The path or URL of a picture or document leads nowhere."""
+    """The path or URL of a picture, document or video leads nowhere."""
 
 
 class UnsupportedMediaError(MediaError):

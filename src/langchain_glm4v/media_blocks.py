@@ -2,29 +2,39 @@
 
 {"type": "image" | "file" | "video",
  "path" | "url" | "base64": …}                                LangChain
-{"type": "image", "image": …}                                 Hugging Face: also a PIL image
+{"type": "image" | "video", "image" | "video": …}             Hugging Face: also a PIL image
 {"type": "image_url", "image_url": {"url": …, "detail": …}}   OpenAI, or the URL alone
 {"type": "video_url", "video_url": {"url": …}}                vLLM, or the URL alone
 {"type": "file", "file": {"file_data": …, "filename": …}}     OpenAI; base64, bare or as data:…
 {"type": "image" | "document",
  "source": {"type": "base64", "data": …} | {"url": …}}        Anthropic
 
+Where a path or URL may stand, so may the content: `bytes` and the like, or a `Blob` of LangChain's.
+
 A block may have options of its medium (`OPTIONS`), and a `filename`, beside these or in `extras`,
 where LangChain's `create_video_block` and its kin put them.
 """
 
-import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from langchain_glm4v.errors import UnsupportedMediaError
 from langchain_glm4v.media import image
-from langchain_glm4v.media.source import is_remote, read, scheme
+from langchain_glm4v.media.source import is_remote, name_of, plain, read, scheme
+
+if TYPE_CHECKING:
+    from langchain_glm4v.media.fetch import Fetched
 
 Kind: TypeAlias = Literal["picture", "document", "video"]
 
-KEYS = frozenset({"base64", "url", "path", "image", "image_url", "video_url", "source", "file"})
+KEYS = frozenset(
+    {
+        *("base64", "url", "path", "image", "image_url", "video", "video_url", "source", "file"),
+        "document",
+    }
+)
 """Keys of a block that hold a medium, or lead to it."""
 
 KINDS: Mapping[str, Kind] = {
@@ -41,6 +51,7 @@ KINDS: Mapping[str, Kind] = {
 _DOCUMENT_OPTIONS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "pages": ((str, list), '"1,3,5-7" from 1, or a list of numbers from 0'),
     "longest_side": ((int,), "a number of pixels"),
+    "max_tokens": ((int,), "a number of tokens"),
     "password": ((str,), "a string"),
 }
 
@@ -57,42 +68,55 @@ DETAILS: Mapping[str, Mapping[str, Any]] = {"low": {"longest_side": 512}}
 and "auto" are what is sent anyway: all that the model can see."""
 
 
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]+")
+_HEAD = 1024  # bytes that tell base64 from a file
+
+
 @dataclass(frozen=True, slots=True)
 class Medium:
     """What a content block shows.
 
     Attributes:
         kind: "picture", "document" or "video".
-        source: Its path or URL; a `data:` URL, or a PIL image (of a picture only), if the block has
-            the content itself.
+        source: Its path or URL; `bytes`, a `data:` URL, or a PIL image (of a picture only), if the
+            block has the content itself.
         options: How to send it: see `OPTIONS`.
         name: The name of its file, if the block gives one beside the content.
+        fetched: Its content, if it is in the network and was fetched already.
     """
 
     kind: Kind
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    fetched: "Fetched | None" = field(default=None, compare=False, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """What error messages call it."""
+        if self.name:
+            return repr(self.name)
+        return image.name_of(self.source) if self.is_object else name_of(self.source, self.kind)
 
     @property
     def is_object(self) -> bool:
-        """Whether the block has the content as a Python object, which no text shows."""
+        """Whether the content is an image of PIL's, which may change."""
         return image.is_pil_image(self.source)
 
     @property
     def is_inline(self) -> bool:
         """Whether the block has the content itself."""
-        return self.is_object or scheme(self.source) == "data"
+        return self.is_object or isinstance(self.source, bytes) or scheme(self.source) == "data"
 
     @property
     def is_local(self) -> bool:
         """Whether the content is in a file of this machine."""
-        return not self.is_object and scheme(self.source) in ("", "file")
+        return not self.is_inline and scheme(self.source) in ("", "file")
 
     @property
     def is_remote(self) -> bool:
         """Whether the content is in the network."""
-        return not self.is_object and is_remote(self.source)
+        return not self.is_inline and is_remote(self.source)
 
     def read(self, *, allow_hosts: Collection[str] = ()) -> bytes:
         """Read the content: of a remote medium it is fetched, of a PIL image it is a PNG.
@@ -113,11 +137,12 @@ def medium(block: Any) -> Medium | None:
 
     Raises:
         UnsupportedMediaError: If an option of a document is of a wrong type.
+        MediaError: If it has too many bytes.
     """
     if (kind := kind_of(block)) is None:
         return None
     fields = _fields(block)
-    source = _source(fields, kind)
+    source = _source(fields, str(block["type"]))
     if source is None:
         return None
     given = {**_mapping(block.get("extras")), **block}
@@ -130,14 +155,22 @@ def kind_of(block: Any) -> Kind | None:
     return KINDS.get(str(block.get("type"))) if isinstance(block, Mapping) else None
 
 
-def _source(fields: Mapping[str, Any], kind: Kind) -> Any:
-    if (data := fields.get("base64")) is not None:
-        text = data.decode("ascii", "replace") if isinstance(data, bytes) else data
-        return f"data:;base64,{text}" if isinstance(text, str) else None
-    names = ("url", "path", "image") if kind == "picture" else ("url", "path")
-    source = next((fields[name] for name in names if fields.get(name) is not None), None)
-    known = isinstance(source, str | os.PathLike) or image.is_pil_image(source)
-    return source if known else None
+def _source(fields: Mapping[str, Any], type_: str) -> Any:
+    if isinstance(text := fields.get("base64"), str):
+        return f"data:;base64,{text}"
+    names = ("base64", "url", "path", type_)
+    name = next((name for name in names if fields.get(name) is not None), None)
+    if name is None:
+        return None
+    if image.is_pil_image(fields[name]):
+        return fields[name] if KINDS[type_] == "picture" else None
+    try:
+        source = plain(fields[name], KINDS[type_])
+    except UnsupportedMediaError:
+        return None
+    if name == "base64" and isinstance(source, bytes) and _BASE64.fullmatch(source, 0, _HEAD):
+        return f"data:;base64,{source.decode('ascii', 'replace')}"
+    return source
 
 
 def _options(given: Mapping[str, Any], kind: Kind) -> dict[str, Any]:

@@ -1,17 +1,13 @@
 """What media will cost in a request, told before anything is sent."""
 
 import math
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_glm4v.counting import tokens_at_most
-from langchain_glm4v.errors import UnsupportedMediaError
-from langchain_glm4v.media import image
-from langchain_glm4v.media.source import name_of
 from langchain_glm4v.media.video import Form
-from langchain_glm4v.media_blocks import Kind, Medium
+from langchain_glm4v.media_blocks import Kind
 from langchain_glm4v.messages import medium_of
 from langchain_glm4v.preparation import Preparation, at_once
 from langchain_glm4v.turns import Part, PicturePart, VideoPart, size_of
@@ -99,6 +95,7 @@ def plan(
     video: Form = "frames",
     allow_hosts: Collection[str] = (),
     max_pages: int = 32,
+    context_tokens: int | None = None,
 ) -> MediaPlan:
     """Tell what will be sent of media, before anything is sent.
 
@@ -106,56 +103,45 @@ def plan(
 
     Args:
         media: A content block, with its options, or what it would lead to: a path, a URL, the bytes
-            of a file, or a PIL image. Or a list of such; blocks of text in it are passed over.
-            Without a block, the first bytes tell whether it is a picture, a document or a video.
+            of a file, a `Blob` of LangChain's, or a PIL image. Or a list of such; blocks of text in
+            it are passed over. Without a block, the first bytes tell whether it is a picture, a
+            document or a video; of rare formats, the `mimetype` of a `Blob`.
         video: How the seconds of videos are told: "frames" to a server that takes frames, as those
             that `GLM4VServer` starts do; else "mp4".
         allow_hosts: Hosts that may be fetched from though they are not public.
         max_pages: Pages of one document, at most.
+        context_tokens: Prompt and answer together that the server takes (its `max_model_len`), of
+            which a video gets half unless its block says otherwise. Default: not known.
 
     Raises:
         MediaNotFoundError: If a path or URL leads nowhere.
         UnsupportedMediaError: If one is of a kind that cannot be sent, or cannot be told.
         MediaError: If one cannot be sent for another reason.
     """
-    given = media if isinstance(media, Sequence) and not isinstance(media, str | bytes) else [media]
+    given: Iterable[Any] = media if isinstance(media, list | tuple) else [media]
     shown = [one for one in given if not (isinstance(one, Mapping) and one.get("type") == "text")]
-    preparation = Preparation(video=video, allow_hosts=allow_hosts, max_pages=max_pages)
+    preparation = Preparation(
+        video=video,
+        allow_hosts=allow_hosts,
+        max_pages=max_pages,
+        context_tokens=context_tokens,
+    )
     return MediaPlan(tuple(at_once(lambda one: _planned(one, preparation), shown)))
 
 
 def _planned(given: Any, preparation: Preparation) -> MediumPlan:
-    medium = _medium(given, preparation)
+    medium = medium_of(given) if isinstance(given, Mapping) else preparation.recognised(given)
     parts = preparation.parts(medium)
     clip = next((part.clip for part in parts if isinstance(part, VideoPart)), None)
     return MediumPlan(
         kind=medium.kind,
-        source=_name(medium),
+        source=medium.shown,
         sizes=tuple(size for part in parts for size in _sizes(part)),
         tokens=sum(map(tokens_at_most, parts)),
         bytes=sum(map(size_of, parts)),
         seconds=clip.seconds if clip else (),
         fps=clip.fps if clip else None,
     )
-
-
-def _medium(given: Any, preparation: Preparation) -> Medium:
-    if isinstance(given, Mapping):
-        return medium_of(given)
-    if image.is_pil_image(given):
-        return Medium("picture", given)
-    if isinstance(given, str | bytes | os.PathLike):
-        return preparation.recognised(given)
-    raise UnsupportedMediaError(
-        f"a {type(given).__name__} cannot be sent: give a path, a URL, bytes, a PIL image or a "
-        "content block"
-    )
-
-
-def _name(medium: Medium) -> str:
-    if medium.name:
-        return repr(medium.name)
-    return image.name_of(medium.source) if medium.is_object else name_of(medium.source, medium.kind)
 
 
 def _sizes(part: Part) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """LangChain messages into the messages of a chat-completions request.
 
-    HumanMessage, SystemMessage   text, pictures and a video, order kept; a document or TIFF as
-                                  pictures of its pages; of several videos the last
+    HumanMessage, SystemMessage   text and pictures or a video, order kept; a document or TIFF as
+                                  pictures of its pages
     AIMessage                     its answer and tool calls: the model wants no past thinking
     ToolMessage                   a user turn with `<tool_response>`, or a tool turn
     ChatMessage                   by its role
@@ -9,6 +9,12 @@
 The caller's messages are never changed. Blocks of other makers are read too: Anthropic's pictures,
 OpenAI's files. What an AIMessage has in its content beside text (thinking, tool calls as any maker
 writes them) is left out, because LangChain keeps its tool calls in `tool_calls`.
+
+**Pictures or a video.** The model takes pictures, or one video, in a request. The last medium of a
+conversation tells which: the others become a text that says that they are left out.
+
+**Local files** are read anywhere for messages of the program's author (human, system), and for what
+tools and models write only where `Preparation.allowed_dirs` allows it.
 
 **Control tokens.** The tokenizer of the model turns `<|user|>` or `<think>` into control tokens
 wherever they stand, so a text from a user, a file or a tool could open a turn of its own, and the
@@ -18,6 +24,7 @@ the first character of such a string: it reads the same and stays text.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
@@ -34,6 +41,7 @@ from langchain_core.messages import (
 )
 
 from langchain_glm4v import media_blocks, reasoning, tool_protocol
+from langchain_glm4v.conversation import LEFT_OUT
 from langchain_glm4v.errors import MediaError, RequestError, UnsupportedMediaError
 from langchain_glm4v.media_blocks import Medium
 from langchain_glm4v.preparation import Preparation, at_once
@@ -46,7 +54,6 @@ from langchain_glm4v.turns import (
 )
 
 _ANYWHERE = Preparation()
-VIDEO_LEFT_OUT = "[an earlier video is left out]"
 
 _CONTROL_TOKEN = re.compile("|".join(map(re.escape, (*CONTROL_TOKENS, *tool_protocol.TAGS))))
 _ZERO_WIDTH_SPACE = "\u200b"
@@ -60,6 +67,8 @@ _CHAT_ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
+# Of a `ChatMessage`: whose words these roles are is up to the program's author.
+_AUTHORS_ROLES = ("system", "developer", "user")
 # Type of a block -> how one with a medium is written.
 _MEDIA_FORMS = {
     "image": "add url, path, or base64 with its mime_type, a string each, or a PIL image as image",
@@ -80,8 +89,7 @@ def to_wire(
     """Convert a conversation.
 
     An assistant turn that has neither an answer nor tool calls, as a cut-off thinking leaves it,
-    is left out: an empty turn would teach the model to say nothing. The model takes one video, so
-    the last stays, and a text says where an earlier one was.
+    is left out: an empty turn would teach the model to say nothing.
 
     Args:
         messages: The conversation; its media are read now.
@@ -94,13 +102,11 @@ def to_wire(
 
     Raises:
         MediaError: If a picture, document or video cannot be sent, a content block is of another
-            kind, or several videos follow the last reply.
+            kind, or several videos, or a video and pictures, follow the last reply.
         RequestError: If a message is of a class that has no place in a conversation, or a
             `ChatMessage` has a role that the chat template does not know.
     """
-    turns = [
-        _turn(message, native_tools, media) for message in _with_one_video(_in_order(messages))
-    ]
+    turns = [_turn(message, native_tools, media) for message in _of_one_kind(_in_order(messages))]
     return [
         turn
         for turn in turns
@@ -136,33 +142,50 @@ def _in_order(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     return ordered
 
 
-def _with_one_video(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The messages with the last of their videos; here, so that the others are not even read."""
+def _of_one_kind(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages with pictures or one video; here, so that the others are not even read."""
     shown = [
-        (number, place)
+        (number, place, kind)
         for number, message in enumerate(messages)
         # Of an AIMessage the text alone is sent.
         if not isinstance(message.content, str) and not isinstance(message, AIMessage)
         for place, block in enumerate(message.content)
-        if media_blocks.kind_of(block) == "video"
+        if (kind := media_blocks.kind_of(block)) is not None
     ]
     # A last AIMessage is the begin of a reply that is to be continued.
     replies = [n for n, m in enumerate(messages[:-1]) if isinstance(m, AIMessage)]
-    asked = sum(number > max(replies, default=-1) for number, _ in shown)
-    if asked > 1:
+    asked = [kind for number, _, kind in shown if number > max(replies, default=-1)]
+    if "video" in asked and len(asked) > 1:
         raise MediaError(
-            f"the last turn has {asked} videos, and the model takes one in a request: ask about "
-            "one after the other, or send frames of them as pictures"
+            f"the last turn has {_counted(asked)}, and the model takes one video, or pictures, in "
+            "a request: ask about one after the other, or send frames of a video as pictures"
         )
     result = list(messages)
-    for number, place in shown[:-1]:
-        content = list(result[number].content)
-        content[place] = VIDEO_LEFT_OUT
-        result[number] = result[number].model_copy(update={"content": content})
+    is_video = bool(shown) and shown[-1][2] == "video"
+    for number, place, kind in shown[:-1]:
+        if is_video or kind == "video":
+            content = list(result[number].content)
+            content[place] = LEFT_OUT[kind]
+            result[number] = result[number].model_copy(update={"content": content})
     return result
 
 
+def _counted(kinds: Sequence[media_blocks.Kind]) -> str:
+    """How many of each kind, in words."""
+    counts = Counter(kinds)
+    return " and ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items())
+
+
+def _may_name_files(message: BaseMessage) -> bool:
+    """Whether a message is the program's author's, and no tool's or model's."""
+    if isinstance(message, ChatMessage):
+        return message.role in _AUTHORS_ROLES
+    return isinstance(message, HumanMessage | SystemMessage)
+
+
 def _turn(message: BaseMessage, native_tools: bool, media: Preparation) -> Turn:
+    if not _may_name_files(message):
+        media = media.for_others
     match message:
         case HumanMessage():
             return {"role": "user", "content": _content(message.content, media)}

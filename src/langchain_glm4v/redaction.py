@@ -90,30 +90,32 @@ def to_files(messages: Sequence[BaseMessage], folder: str | os.PathLike[str]) ->
 def media_digest(messages: Sequence[BaseMessage]) -> str:
     """Hash the content of all media that the text of messages does not show.
 
-    These are files named by a path, and PIL images. Two conversations that look the same can differ
-    in what they hold, so a cache needs this beside the messages.
+    These are files named by a path, PIL images, and what stands there in bytes. Two conversations
+    that look the same can differ in what they hold, so a cache needs this beside the messages. What
+    cannot be read counts as such: the call itself will tell, and better.
 
     Returns:
         Hexadecimal digits; "" if there are no such media.
-
-    Raises:
-        MediaError: If a file cannot be read.
     """
     contents = [
         _digest(medium)
         for message in messages
         if not isinstance(message.content, str)
         for block in message.content
-        if (medium := media_blocks.medium(block)) and (medium.is_local or medium.is_object)
+        if (medium := media_blocks.medium(block))
+        and (medium.is_local or not isinstance(medium.source, str))
     ]
     return hashlib.sha256(b"".join(contents)).hexdigest() if contents else ""
 
 
 def _digest(medium: media_blocks.Medium) -> bytes:
-    if medium.is_object:
-        return hashlib.sha256(medium.read()).digest()
-    with source.local_file(medium.source, medium.kind) as path, path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    try:
+        if medium.is_inline:
+            return hashlib.sha256(medium.read()).digest()
+        with source.local_file(medium.source, medium.kind) as path, path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (MediaError, OSError):
+        return b""
 
 
 def _redact_field(holder: Mapping[str, Any], key: str) -> Any:

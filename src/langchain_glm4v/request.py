@@ -8,6 +8,9 @@ Pure; where the server must be asked (only to count tokens near its limit), it y
 """
 
 import json
+import math
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,6 +24,7 @@ from langchain_glm4v.abilities import Abilities, Question, Steps
 from langchain_glm4v.call_errors import ContextLengthError
 from langchain_glm4v.conversation import fold, prune_images
 from langchain_glm4v.errors import RequestError, UnsupportedByServerError
+from langchain_glm4v.media.video import LEAST_STEP_TOKENS
 from langchain_glm4v.messages import neutralise, to_wire
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.profiles import SAMPLING, Host, Profile, Sampling
@@ -43,6 +47,8 @@ REPETITION_GUARD = {"min_pattern_size": 4, "max_pattern_size": 64, "min_count": 
 # Room for an answer that is asked for when the conversation all but fills the context.
 _LEAST_OUTPUT = 16  # tokens
 _EXTRA_TURN = 16  # tokens, at most, that a server's template may put around a conversation
+# How vLLM refuses a picture or video of more tokens than it makes room for (`input_processor.py`).
+_MEDIUM_TOO_LARGE = re.compile(r"exceeds the pre-allocated encoder cache size (\d+)")
 # Fields of a request on which its prompt depends.
 _SHAPING = ("tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
 
@@ -76,6 +82,7 @@ class Options:
         repetition_guard: Whether an output that repeats itself endlessly is cut.
         max_images: Pictures in a request, at most; older ones are left out.
         allow_hosts: Hosts that may be fetched from though they are not public.
+        allowed_dirs: Directories in which all local files must lie; None: see `Preparation`.
         tools: Name, description and parameters of each tool.
         choice: Which of them may be called.
         parallel: Whether several calls may be made at once.
@@ -91,6 +98,7 @@ class Options:
     repetition_guard: bool = True
     max_images: int = 32
     allow_hosts: Collection[str] = ()
+    allowed_dirs: Collection[str | os.PathLike[str]] | None = None
     tools: Sequence[Schema] = ()
     choice: Choice = NO_CHOICE
     parallel: bool = True
@@ -253,7 +261,10 @@ def plan(
         video="frames" if server.abilities.frames else "mp4",
         fetches=server.host is None,
         allow_hosts=options.allow_hosts,
+        allowed_dirs=options.allowed_dirs,
         max_pages=options.max_images,
+        max_tokens=server.abilities.medium_tokens,
+        context_tokens=server.abilities.context_tokens,
     )
     wire = to_wire(messages, media, native_tools=server.profile.native_tools)
     form = _answer_format(options, server)
@@ -527,6 +538,12 @@ def without(refusal: str, attempt: Plan) -> Abilities | None:
         return replace(abilities, budget=False)
     if "media_io_kwargs" in text and abilities.frames:
         return replace(abilities, frames=False)
+    if found := _MEDIUM_TOO_LARGE.search(text):
+        most = int(found[1])
+        # No less than all media can be made small enough for.
+        if LEAST_STEP_TOKENS <= most < (abilities.medium_tokens or math.inf):
+            return replace(abilities, medium_tokens=most)
+        return None
     said = ("structural", "response_format", "grammar", "guided", "structured")
     new = attempt.grammar and attempt.grammar not in abilities.refused
     if new and any(word in text for word in said):

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
-from langchain_glm4v.turns import Part, Turn, is_medium, parts_of
+from langchain_glm4v.turns import Part, Turn, VideoPart, is_medium, parts_of
 
 _SECRET = secrets.token_bytes(32)
 _MOST = 4096  # names that are kept of a server; vLLM itself keeps 4 GiB of prepared media
@@ -45,7 +45,11 @@ def _named(part: Part, key: bytes) -> Part:
     if not url.startswith("data:"):
         return part
     named_part = copy(part)  # of its own class, which may know more of the medium
-    named_part["uuid"] = hashlib.blake2b(url.encode(), key=key, digest_size=16).hexdigest()
+    content = hashlib.blake2b(url.encode(), key=key, digest_size=16)
+    if isinstance(part, VideoPart):
+        # The same frames of a film that stands still may be of other seconds.
+        content.update(repr(sorted(part.clip.media_io_kwargs.items())).encode())
+    named_part["uuid"] = content.hexdigest()
     return named_part
 
 

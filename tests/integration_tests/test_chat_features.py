@@ -231,7 +231,7 @@ def test_a_picture_in_a_tool_result_is_seen(model: ChatGLM4V) -> None:
         ToolMessage([RECEIPT], tool_call_id="1"),
     ]
     without = [*messages[:2], ToolMessage("", tool_call_id="1")]
-    seen = model.invoke(messages, max_tokens=1).usage_metadata
+    seen = model.invoke(messages, max_tokens=1, allowed_dirs=[MEDIA]).usage_metadata
     unseen = model.invoke(without, max_tokens=1).usage_metadata
 
     assert seen is not None

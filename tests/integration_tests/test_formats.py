@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import SecretStr
 
 from langchain_glm4v import ChatGLM4V, GLM4VServer
+from langchain_glm4v.media import document
 
 # Parts of its type hints want NumPy's of another version.
 av: Any = importlib.import_module("av")
@@ -44,10 +45,11 @@ VIDEOS = {
     "gif": ("gif", "gif", "rgb8"),
 }
 SOFFICE = shutil.which("soffice") or shutil.which("libreoffice")
-# A deck with one slide, which a picture fills.
-SLIDE = """<?xml version="1.0"?>
-<office:document office:mimetype="application/vnd.oasis.opendocument.presentation"
+# A document with one page, which a picture fills: a deck, or a text.
+PAGE = """<?xml version="1.0"?>
+<office:document office:mimetype="application/vnd.oasis.opendocument.{kind}"
  office:version="1.3" xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"
+ xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"
  xmlns:style="urn:oasis:names:tc:opendocument:xmlns:style:1.0"
  xmlns:fo="urn:oasis:names:tc:opendocument:xmlns:xsl-fo-compatible:1.0"
  xmlns:draw="urn:oasis:names:tc:opendocument:xmlns:drawing:1.0"
@@ -56,14 +58,22 @@ SLIDE = """<?xml version="1.0"?>
 <style:page-layout-properties fo:margin="0cm" fo:page-width="{width}"
  fo:page-height="{height}"/></style:page-layout>
 </office:automatic-styles>
-<office:master-styles><style:master-page style:name="M" style:page-layout-name="L"/>
+<office:master-styles><style:master-page style:name="{master}" style:page-layout-name="L"/>
 </office:master-styles>
-<office:body><office:presentation><draw:page draw:master-page-name="M">
+<office:body><office:{kind}>{begin}
 <draw:frame svg:x="0cm" svg:y="0cm" svg:width="{width}"
- svg:height="{height}"><draw:image>
+ svg:height="{height}" text:anchor-type="page" text:anchor-page-number="1"><draw:image>
 <office:binary-data>{picture}</office:binary-data></draw:image></draw:frame>
-</draw:page></office:presentation></office:body></office:document>
+{end}</office:{kind}></office:body></office:document>
 """
+# Format -> its kind, its sort of pages, and what stands around what the page shows.
+OFFICE = {
+    **dict.fromkeys(
+        ("ppt", "pptx", "odp"),
+        ("presentation", "M", '<draw:page draw:master-page-name="M">', "</draw:page>"),
+    ),
+    **dict.fromkeys(("doc", "docx", "odt"), ("text", "Standard", "", "<text:p/>")),
+}
 SCENES = ["red circle", "42", "blue screen"]  # two seconds each
 RATE = 25  # frames a second; MPEG knows no low ones
 
@@ -146,20 +156,31 @@ def test_pdf(model: ChatGLM4V, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(SOFFICE is None, reason="LibreOffice is not installed")
-@pytest.mark.parametrize("extension", ["ppt", "pptx"])
-def test_slides(model: ChatGLM4V, tmp_path: Path, extension: str) -> None:
-    given = tmp_path / "receipt.fodp"
+@pytest.mark.parametrize("extension", OFFICE)
+def test_office_documents(model: ChatGLM4V, tmp_path: Path, extension: str) -> None:
+    kind, master, begin, end = OFFICE[extension]
+    given = tmp_path / f"receipt.fod{kind[0]}"
     with Image.open(RECEIPT) as receipt:
         width, height = (f"{side / 40}cm" for side in receipt.size)
         longest_side = max(receipt.size)
     picture = base64.b64encode(RECEIPT.read_bytes()).decode()
-    given.write_text(SLIDE.format(width=width, height=height, picture=picture))
+    page = PAGE.format(
+        kind=kind,
+        master=master,
+        begin=begin,
+        end=end,
+        width=width,
+        height=height,
+        picture=picture,
+    )
+    given.write_text(page)
     profile = f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}"
     command = [str(SOFFICE), profile, "--headless", "--convert-to", extension]
     subprocess.run([*command, "--outdir", tmp_path, given], check=True, timeout=120)
-    block = {"type": "file", "path": str(tmp_path / f"receipt.{extension}")}
+    path = tmp_path / f"receipt.{extension}"
+    asked = {"type": "file", "path": str(path), "longest_side": longest_side, "pages": "1"}
 
-    asked = {**block, "longest_side": longest_side}
+    assert document.info(path).format == extension.upper()
     assert answer(model, asked, "What is the Total?") == "10.45"
 
 

@@ -153,7 +153,7 @@ def test_the_count_is_that_of_the_server(
     picture = {"type": "image", "url": f"data:image/png;base64,{png()}"}
     for messages in (
         [HumanMessage([video, "At which second does it turn dark?"])],
-        [HumanMessage(["Before", picture, video, "after"])],
+        [HumanMessage([picture, "?"]), AIMessage("!"), HumanMessage(["Before", video, "after"])],
         [HumanMessage([video, "What?"]), AIMessage("That."), HumanMessage([video, "Again?"])],
     ):
         counted = model.get_num_tokens_from_messages(messages)

@@ -181,18 +181,28 @@ class Events(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield event
 
 
-@pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_film(path: Path, width: int, height: int) -> Path:
     """A film of 4 s that grows lighter."""
-    path = tmp_path_factory.mktemp("film") / "lighter.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", 10)
-        stream.width, stream.height, stream.pix_fmt = 112, 84, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(40):
-            image = Image.new("RGB", (112, 84), (number * 5,) * 3)
+            image = Image.new("RGB", (width, height), (number * 5,) * 3)
             container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 4 s that grows lighter; 48 tokens."""
+    return write_film(tmp_path_factory.mktemp("film") / "lighter.mp4", 112, 84)
+
+
+@pytest.fixture(scope="session")
+def large_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in 1,728 tokens."""
+    return write_film(tmp_path_factory.mktemp("film") / "large.mp4", 672, 504)
 
 
 @pytest.fixture

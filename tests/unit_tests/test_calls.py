@@ -1,6 +1,8 @@
 """Calls of several requests, and streams that are ended, through `ChatGLM4V`."""
 
 import asyncio
+import base64
+import io
 import re
 import threading
 import warnings
@@ -11,14 +13,16 @@ from typing import Any
 
 import httpx
 import openai
+import pymupdf
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from PIL import Image
 
-from langchain_glm4v import ChatGLM4V
+from langchain_glm4v import ChatGLM4V, question_about
 from langchain_glm4v.abilities import Answer, Question
-from langchain_glm4v.errors import ReplyError
+from langchain_glm4v.errors import MediaError, ReplyError
+from langchain_glm4v.media.budget import image_tokens, video_tokens
 
 Ask = Callable[[Question], Answer]
 Body = dict[str, Any]
@@ -395,6 +399,83 @@ def test_building_a_model_asks_nothing(writer: type[Any], vllm: Any) -> None:
     model.with_boxes()
 
     assert vllm.asked == []
+
+
+def tokens_of(body: dict[str, Any]) -> list[int]:
+    """Tokens of the pictures, or of the frames of the video, that a request has."""
+    found = []
+    for part in body["messages"][0]["content"][:-1]:
+        if (shown_part := part[part["type"]]) is None:  # the server has it
+            continue
+        url = shown_part["url"]
+        sizes = []
+        for data in url.partition(",")[2].split(","):
+            with Image.open(io.BytesIO(base64.b64decode(data))) as shown:
+                sizes.append(shown.size)
+        video = part["type"] == "video_url"
+        found.append(video_tokens(len(sizes), *sizes[0]) if video else image_tokens(*sizes[0]))
+    return found
+
+
+@pytest.fixture
+def small_cache(vllm: Any, writer: Any) -> Any:
+    """A server that takes 300 tokens of one medium, and says so as vLLM does."""
+
+    def refuse(body: dict[str, Any]) -> str | None:
+        too_large = [tokens for tokens in tokens_of(body) if tokens > 300]
+        if not too_large:
+            return None
+        return (
+            f"The decoder prompt contains a(n) image item with {too_large[0]} embedding tokens, "
+            "which exceeds the pre-allocated encoder cache size 300. Please reduce the input size "
+            "or increase the encoder cache size by setting --limit-mm-per-prompt at startup."
+        )
+
+    return writer(vllm, TEXT, refuse)
+
+
+@pytest.mark.parametrize("kind", ["picture", "document", "video"])
+def test_media_too_large_for_the_server(
+    kind: str, small_cache: Any, large_film: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (700, 700)).save(picture)
+    with pymupdf.open() as pdf:
+        pdf.new_page(width=500, height=500)
+        pdf.save(tmp_path / "a.pdf")
+    media = {"picture": picture, "document": tmp_path / "a.pdf", "video": large_film}
+    model = small_cache.model()
+    for text in ("What is it?", "And who?"):
+        assert model.invoke([question_about(text, media[kind])]).text == "It is 42 euros."
+
+    refused, again, *_ = map(tokens_of, small_cache.bodies[:2])
+    assert refused[0] > 300 >= again[0] > 100
+    assert len(small_cache.bodies) == 3
+
+
+async def test_media_too_large_for_the_server_of_an_async_call(
+    small_cache: Any, large_film: Path
+) -> None:
+    reply = await small_cache.model().ainvoke([question_about("What?", large_film)])
+
+    assert reply.text == "It is 42 euros."
+    assert len(small_cache.bodies) == 2
+
+
+def test_own_sizes_that_are_too_large_for_the_server(small_cache: Any, large_film: Path) -> None:
+    model = small_cache.model()
+    own = {"type": "video", "path": str(large_film), "max_tokens": 1000}
+    for _ in range(2):
+        with pytest.raises(MediaError, match="tokens, and the server takes 300 of one picture or"):
+            model.invoke([question_about("What is it?", own)])
+    assert len(small_cache.bodies) == 1  # by which the limit was learnt
+
+
+def test_a_server_that_takes_almost_nothing(vllm: Any, writer: Any, large_film: Path) -> None:
+    server = writer(vllm, TEXT, lambda _: "exceeds the pre-allocated encoder cache size 16.")
+    with pytest.raises(openai.BadRequestError, match="cache size 16"):
+        server.model().invoke([question_about("What is it?", large_film)])
+    assert len(server.bodies) == 1
 
 
 def test_a_server_that_is_not_told_seconds_gets_a_film(vllm: Any, writer: Any, film: Path) -> None:

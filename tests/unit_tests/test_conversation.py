@@ -63,7 +63,9 @@ def test_the_newest_pictures_stay(keep: int, names: str) -> None:
 
 
 def test_what_stands_in_the_place_of_a_picture() -> None:
-    assert prune_images(HISTORY, 4)[1] == turn("user", f"{LEFT_OUT}Compare", picture("b"))
+    assert prune_images(HISTORY, 4)[1] == turn(
+        "user", f"{LEFT_OUT['picture']}Compare", picture("b")
+    )
 
 
 @pytest.mark.parametrize("prefix", [[], [turn("assistant", "<think></think><answer>")]])
@@ -96,7 +98,7 @@ def test_pruning_keeps_as_many_as_it_may(wire: list[Turn], keep: int) -> None:
         return
     assert sum(map(count_images, pruned)) == min(keep, total)
     assert left(pruned) == left(wire)[max(total - keep, 0) :]
-    assert str(pruned).count(LEFT_OUT) == max(total - keep, 0)
+    assert str(pruned).count(LEFT_OUT["picture"]) == max(total - keep, 0)
 
 
 def test_folding_a_conversation() -> None:

@@ -1,6 +1,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_paths_outside(text: str, home: Path) -> None:
     # The same words whether there is a file or not.
     assert str(error.value) == (
         f"{text!r} is outside the allowed directories, which are {files}: give a path in one of "
-        "them"
+        "them, or name its directory in allowed_dirs"
     )
 
 
@@ -95,6 +96,22 @@ def test_several_directories(home: Path) -> None:
 def test_no_directory_is_allowed(home: Path) -> None:
     with pytest.raises(MediaError, match="which are none"):
         local_path(str(home / "files/a.png"), [])
+
+
+@pytest.mark.parametrize("given", [str, Path])
+def test_a_single_directory(given: type[str | Path], home: Path) -> None:
+    """Not each of its letters, of which the first is the root of all files."""
+    allowed = given(home / "files")
+
+    assert local_path("a.png", allowed) == home / "files" / "a.png"  # type: ignore[arg-type]
+    with pytest.raises(MediaError, match="outside the allowed directories"):
+        local_path("../secret.png", allowed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("allowed", [[""], [b"/tmp"], [None], None, 7, ["~nobody-of-this-name"]])
+def test_directories_that_are_none(allowed: Any, home: Path) -> None:
+    with pytest.raises(MediaError, match=r"allowed_dirs is .*|cannot reach"):
+        local_path(str(home / "files/a.png"), allowed)
 
 
 def test_what_is_no_file(home: Path) -> None:
@@ -125,7 +142,11 @@ def test_what_cannot_be_reached(text: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["https://host/a.png", "data:image/png;base64,AAAA", "ftp://host/a", "file://host/a"]
+    "text",
+    [
+        *("https://host/a.png", "data:image/png;base64,AAAA", "ftp://host/a", "file://host/a"),
+        "file://[x/y",
+    ],
 )
 def test_urls_of_other_kinds(text: str, home: Path) -> None:
     with pytest.raises(UnsupportedMediaError):

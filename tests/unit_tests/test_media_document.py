@@ -16,7 +16,7 @@ from PIL import Image
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
 from langchain_glm4v.media import document, pool
-from langchain_glm4v.media.budget import MAX_IMAGE_TOKENS, image_tokens
+from langchain_glm4v.media.budget import DEFAULT_IMAGE_TOKENS, image_tokens
 
 pymupdf: Any = importlib.import_module("pymupdf")  # has no types
 
@@ -75,11 +75,12 @@ def is_red(page: document.Page, x: int, y: int) -> bool:
         ((842, 595), 1540, (1540, 1092)),
         ((18_000, 36_000), 1540, (784, 1540)),
         ((120, 86), 1540, (1540, 1092)),
-        ((3, 800), 1540, (28, 1540)),
+        ((4, 800), 1540, (28, 1540)),
+        ((4, 800), 50_000, (28, 5600)),
         (A4, 84, (56, 84)),
-        # as large as the model takes
-        (A4, 2604, (1848, 2604)),
-        (A4, 50_000, (1848, 2604)),
+        # as large as every server takes
+        (A4, 2576, (1820, 2576)),
+        (A4, 50_000, (1820, 2576)),
         ((700, 700), 50_000, (2184, 2184)),
     ],
 )
@@ -91,9 +92,25 @@ def test_size(
 
     assert (picture(made).format, picture(made).size) == ("JPEG", pixels)
     assert (made.width, made.height) == pixels
-    assert made.tokens == image_tokens(*pixels) <= MAX_IMAGE_TOKENS
+    assert made.tokens == image_tokens(*pixels) <= DEFAULT_IMAGE_TOKENS
     # One that the model does not scale again, but for the smallest.
     assert longest_side < 112 or made.tokens == pixels[0] * pixels[1] // 28**2
+
+
+@pytest.mark.parametrize(("max_tokens", "pixels"), [(6_144, (1848, 2604)), (100, (224, 308))])
+def test_the_tokens_of_a_page(tmp_path: Path, max_tokens: int, pixels: tuple[int, int]) -> None:
+    path = write_pdf(tmp_path / "page.pdf", A4)
+    (made,) = document.pages(path, longest_side=50_000, max_tokens=max_tokens)
+
+    assert (made.width, made.height) == pixels
+    assert made.tokens <= max_tokens
+
+
+@pytest.mark.parametrize("longest_side", [1540, 50_000])
+def test_a_page_that_is_too_narrow(tmp_path: Path, longest_side: int) -> None:
+    path = write_pdf(tmp_path / "strip.pdf", A4, (10, 14_400))
+    with pytest.raises(MediaError, match=r"page 2 of .*strip.pdf' has 10x14400 points: one side"):
+        list(document.pages(path, longest_side=longest_side))
 
 
 def test_a_page_and_what_it_tells(tmp_path: Path) -> None:
@@ -145,7 +162,6 @@ def test_only_the_crop_box_is_shown(tmp_path: Path) -> None:
         ("2-2,2", [1, 1]),
         ([4, 0], [4, 0]),
         (range(1, 3), [1, 2]),
-        ([], []),
     ],
 )
 def test_pages_that_are_chosen(
@@ -170,6 +186,10 @@ def test_pages_that_are_chosen(
         ([5], r"no page 6 \(number 5"),
         ([-1], r"no page 0 \(number -1"),
         (range(10**12), "no page 6"),
+        ([], r"pages=\[\] names no pages of '.*five.pdf'"),
+        (iter(()), "names no pages of"),
+        *((wrong, "is no list of whole numbers") for wrong in (["1"], [None], [1.5], 5)),
+        ("9" * 5000, "names no pages: write it as in"),
         *((wrong, f"pages='{wrong}' names no pages") for wrong in ("", "-", "1,", "one", "1-2-3")),
     ],
 )
@@ -177,6 +197,20 @@ def test_pages_that_are_not_there(tmp_path: Path, pages: str | Iterable[int], hi
     path = write_pdf(tmp_path / "five.pdf", *[(100, 100)] * 5)
     with pytest.raises(MediaError, match=hint):
         next(document.pages(path, pages=pages))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"longest_side": side} for side in (27, "1540", 1e3)),
+        *({"max_tokens": tokens} for tokens in (15, 6_145, "100")),
+        *({"workers": workers} for workers in (0, -1, None)),
+    ],
+)
+def test_options_out_of_range(tmp_path: Path, option: dict[str, Any]) -> None:
+    path = write_pdf(tmp_path / "page.pdf", A4)
+    with pytest.raises(MediaError, match=f"{next(iter(option))} is"):
+        next(document.pages(path, **option))
 
 
 def test_more_pages_than_asked_for(tmp_path: Path) -> None:

@@ -265,6 +265,8 @@ _ODD = [
     "http://local\u00adhost:{port}/",
     "http://\u202elocalhost:{port}/",
     "http://good.example\uff0f@127.0.0.1:{port}/",
+    "http://[::ffff:127.0.0.1%eth0]\u2178[v1.a]:{port}/",
+    "http:////.[\u3002]",
     "http://good.example\uff03@127.0.0.1:{port}/",
     "",
     "http://",
@@ -429,10 +431,16 @@ def test_an_allowed_host_lets_no_other_in(web: Any) -> None:
 
 @pytest.mark.parametrize("entry", ["http://files/", "files:80", "*.example", "", "127.1", "a/b"])
 def test_an_unusable_entry_of_allow_hosts(entry: str) -> None:
-    with pytest.raises(ValueError, match="allow_hosts has") as error:
+    with pytest.raises(MediaError, match="allow_hosts has") as error:
         fetch("https://host.example/", allow_hosts=[entry])
 
     assert repr(entry) in one_line(error)
+
+
+@pytest.mark.parametrize("hosts", [5, None, [5], [None], [b"files"]])
+def test_hosts_that_are_no_texts(hosts: Any) -> None:
+    with pytest.raises(MediaError, match="allow_hosts has"):
+        fetch("https://host.example/", allow_hosts=hosts)
 
 
 def test_no_such_host() -> None:
@@ -540,9 +548,54 @@ def test_other_compression(encoding: str, web: Any) -> None:
         fetch(url, allow_hosts=HERE)
 
 
-def test_damaged_compression(web: Any) -> None:
+def test_compression_in_several_members(web: Any) -> None:
+    """As servers that compress piece by piece send it."""
+    packed = gzip.compress(PNG) + gzip.compress(b"and") + gzip.compress(b"more" * 50_000)
+    url = web.give("/a", packed, content_encoding="gzip")
+
+    assert fetch(url, allow_hosts=HERE).data == PNG + b"and" + b"more" * 50_000
+    with pytest.raises(MediaError, match="more than the 1000 bytes"):
+        fetch(url, allow_hosts=HERE, max_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [PNG, gzip.compress(PNG) + b"and more", gzip.compress(PNG)[:-8] + bytes(8)],
+)
+def test_damaged_compression(packed: bytes, web: Any) -> None:
     with pytest.raises(MediaError, match="comes damaged"):
-        fetch(web.give("/a", PNG, content_encoding="gzip"), allow_hosts=HERE)
+        fetch(web.give("/a", packed, content_encoding="gzip"), allow_hosts=HERE)
+
+
+@pytest.mark.parametrize("end", [-1, -8, -20, 5])
+def test_compression_that_is_cut_off(end: int, web: Any) -> None:
+    """The server closes the connection, and has announced no length."""
+    packed = (gzip.compress(PNG) + gzip.compress(PNG))[:end]
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\n\r\n" + packed
+    web.routes["/a"] = lambda handler: handler.wfile.write(answer)
+    with pytest.raises(MediaError, match="comes cut off: download"):
+        fetch(f"{web.url}/a", allow_hosts=HERE)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("no-store", 0),
+        ("private, No-Cache, max-age=60", 0),
+        ("max-age=0, must-revalidate", 0),
+        ("public, max-age=60", 60),
+        ('Max-Age = "7"', 7),
+        ("max-age=" + "9" * 9, 999_999_999),
+        ("public", None),
+        ("max-age=soon", None),
+        ("", None),
+    ],
+)
+def test_for_how_long_a_file_may_be_used(header: str, seconds: int | None, web: Any) -> None:
+    url = web.give("/a", PNG, cache_control=header)
+
+    assert fetch(url, allow_hosts=HERE).max_age == seconds
+    assert fetch(web.give("/b", PNG), allow_hosts=HERE).max_age is None
 
 
 def dripping(beginning: bytes, drop: bytes) -> Callable[[Any], None]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents.base import Blob
 from PIL import Image, ImageDraw
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
-from langchain_glm4v.media import image, source
+from langchain_glm4v.media import image, pool, source
 from langchain_glm4v.media.image import MAX_PAGES, Picture, prepare
 
 Colour = tuple[int, int, int]
@@ -168,6 +169,37 @@ def test_grey_that_makes_no_sense(value: float) -> None:
     opened(only(saved(Image.new("F", (30, 30), value), "TIFF")))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_grey_with_some_values_that_are_no_numbers(value: float) -> None:
+    drawn = grey(0.5 * 65_535, "F")
+    drawn.paste(value, (0, 0, 10, 10))
+    sent = opened(only(saved(drawn, "TIFF"))).convert("L")
+
+    shades: list[Any] = [sent.getpixel((x, 30)) for x in (10, 45, 80)]
+    assert [round(shade / 16) for shade in shades] == [0, 8, 16]
+
+
+@pytest.mark.parametrize(("mode", "value"), [("F", 0.25), ("F", 1e9), ("I", 7), ("I", 0)])
+def test_grey_of_one_shade_is_grey(mode: str, value: float) -> None:
+    sent = opened(only(saved(Image.new(mode, (30, 30), value), "TIFF"))).convert("L")
+
+    assert sent.getpixel((9, 9)) == 128
+
+
+def test_a_shade_of_16_bits_that_is_invisible() -> None:
+    """The shade itself becomes white, and not those that are the same in 8 bits."""
+    rows = b"".join(
+        b"\0" + b"".join(struct.pack(">H", shade) * 30 for shade in (1000, 1001, 40_000))
+        for _ in range(30)
+    )
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 90, 30, 16, 0, 0, 0, 0))
+    chunks = (chunk(b"tRNS", struct.pack(">H", 1000)), chunk(b"IDAT", zlib.compress(rows)))
+    data = b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
+    sent = opened(only(data)).convert("L")
+
+    assert [sent.getpixel((x, 15)) for x in (10, 40, 70)] == [255, 3, 155]
+
+
 def transparent(mode: str) -> bytes:
     """The scene, its red invisible."""
     drawn = scene()
@@ -311,18 +343,40 @@ def test_too_many_pages(tmp_path: Path) -> None:
     assert len(prepare(path)) == MAX_PAGES
     page.save(path, save_all=True, append_images=[page] * MAX_PAGES)
 
-    with pytest.raises(MediaError, match="has 33 pages, and 1 to 32 can be sent") as error:
+    with pytest.raises(MediaError, match="has 33 pages to be sent, and 32 can be") as error:
         prepare(path)
     assert str(path) in one_line(error)
+    assert len(prepare(path, at_most=33)) == 33
+    with pytest.raises(MediaError, match="has 33 pages to be sent, and 2 can be"):
+        prepare(path, at_most=2)
 
 
 def test_a_page_that_is_damaged() -> None:
     pages = [noise(60, 60), noise(60, 60)]
     data = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:], compression="tiff_lzw")
-    ruined = data[: len(data) * 3 // 4] + bytes(len(data) // 4)
+    begin, end = len(data) * 5 // 8, len(data) * 7 // 8
+    ruined = data[:begin] + b"\xff" * (end - begin) + data[end:]
 
-    with pytest.raises(MediaError, match=r"the picture of .* bytes is not a picture, or a damaged"):
+    with pytest.raises(UnsupportedMediaError, match=r"page 2 of .* is not a picture"):
         prepare(ruined)
+
+
+def test_a_page_may_take_long_but_not_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page has a limit of time of its own."""
+    subjects = []
+    call = pool.call
+
+    def noting(*args: Any, subject: str, **options: Any) -> Any:
+        subjects.append(subject)
+        return call(*args, subject=subject, **options)
+
+    monkeypatch.setattr(pool, "call", noting)
+    data = saved(scene(), "TIFF", save_all=True, append_images=[scene(), scene()])
+    prepare(data)
+    whole = f"the picture of {len(data)} bytes"
+
+    assert subjects[0] == whole
+    assert sorted(subjects[1:]) == [f"page {number} of {whole}" for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "L", "RGB", "RGBA", "CMYK", "I;16", "F"])
@@ -353,6 +407,75 @@ def test_an_image_of_pils_from_a_file(tmp_path: Path) -> None:
         pytest.raises(UnsupportedMediaError, match="the PIL image of 400x600 pixels is not"),
     ):
         prepare(cut)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "GIF", "TIFF"])
+def test_an_image_that_pil_has_not_read_is_read_elsewhere(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(saved(scene(), kind))
+
+    with Image.open(path) as lazy:
+        place = lazy.fp.tell()  # type: ignore[union-attr]
+        assert corners(only(lazy)) == [RED, WHITE, BLUE, WHITE]
+        assert lazy._im is None
+        assert lazy.fp.tell() == place  # type: ignore[union-attr]
+        lazy.load()  # it still can
+        assert corners(only(lazy)) == [RED, WHITE, BLUE, WHITE]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_the_frame_at_which_an_image_of_pils_is(kind: str) -> None:
+    frames = [scene(), scene().rotate(180)]
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:])
+    with Image.open(io.BytesIO(data)) as lazy:
+        assert corners(only(lazy)) == [RED, WHITE, BLUE, WHITE]
+        lazy.seek(1)
+        assert corners(only(lazy)) == [WHITE, BLUE, WHITE, RED]
+
+
+def test_an_image_of_pils_that_was_asked_to_be_another_one() -> None:
+    with Image.open(io.BytesIO(saved(scene(1200, 800), "JPEG"))) as lazy:
+        lazy.draft("L", (300, 200))
+        sent = only(lazy)
+
+    assert (sent.width, sent.height, opened(sent).mode) == (300, 200, "L")
+
+
+@pytest.mark.parametrize("use", [prepare, image.to_png])
+def test_a_bomb_that_pil_has_not_read(
+    use: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    bomb = png_of(35_000, 35_000, chunk(b"IDAT", zlib.compress(bytes(100_000))))
+    with (
+        Image.open(io.BytesIO(bomb)) as lazy,
+        pytest.raises(MediaError, match="the PIL image of 35000x35000 pixels has 35000x35000 pix"),
+    ):
+        use(lazy)
+
+
+def test_an_image_of_pils_that_was_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    scene().save(path)
+    closed = Image.open(path)
+    closed.close()
+
+    for use in (prepare, image.to_png):
+        with pytest.raises(MediaError, match="the PIL image of 120x80 pixels"):
+            use(closed)
+
+
+@pytest.mark.parametrize("given", [bytearray, memoryview, Blob.from_data])
+def test_content_of_any_class(given: Callable[[bytes], Any]) -> None:
+    data = picture()
+
+    assert prepare(given(data)) == prepare(data)
+
+
+@pytest.mark.parametrize("given", [None, 7, ["a.png"], {}])
+def test_nothing_that_leads_to_a_picture(given: Any) -> None:
+    with pytest.raises(UnsupportedMediaError, match="cannot be sent as a picture"):
+        prepare(given)
 
 
 def test_pillow_stays_out_of_this_process(tmp_path: Path) -> None:
@@ -445,17 +568,18 @@ def test_damage_is_found_wherever_pillow_finds_it(kind: str) -> None:
         damaged.append(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
 
     for data in damaged:
-        assert is_readable(decoded_by_pillow, data) == is_readable(prepare, data)
+        readable = is_readable(decoded_by_pillow, data, OSError, SyntaxError, ValueError)
+        assert readable == is_readable(prepare, data, UnsupportedMediaError)
 
 
 def decoded_by_pillow(data: bytes) -> None:
     Image.open(io.BytesIO(data)).load()
 
 
-def is_readable(read: Callable[[bytes], object], data: bytes) -> bool:
+def is_readable(read: Callable[[bytes], object], data: bytes, *refusals: type[Exception]) -> bool:
     try:
         read(data)
-    except (OSError, SyntaxError, ValueError):
+    except refusals:
         return False
     return True
 

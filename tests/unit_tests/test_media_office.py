@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import os
 import shutil
 import socketserver
 import subprocess
@@ -324,21 +325,57 @@ def test_a_conversion_that_hangs(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     # So that it can tell of its child.
     monkeypatch.setattr(confinement, "__file__", str(tmp_path / "unconfined.py"))
-    (tmp_path / "unconfined.py").write_text("import os, sys\nos.execv(sys.argv[3], sys.argv[3:])")
+    (tmp_path / "unconfined.py").write_text("import os, sys\nos.execv(sys.argv[4], sys.argv[4:])")
     monkeypatch.setattr(office, "SECONDS", 1)
     with pytest.raises(MediaError, match=r"converting '.*deck.pptx' took .* more than 1 s"):
         next(document.pages(DECK))
 
-    child = int((folder / "child").read_text())
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{child}").exists() and "Z" not in _state(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_end(int((folder / "child").read_text()))
     assert [path.name for path in folder.iterdir()] == ["child"]
 
 
-def _state(process: int) -> str:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+def wait_for_end(process: int) -> None:
+    status = Path(f"/proc/{process}/stat")
+    deadline = time.monotonic() + 30
+    while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_conversion_ends_with_this_process(program: Path, tmp_path: Path) -> None:
+    write_script(program, "sleep 1234 & echo $! > $TMPDIR/child; sleep 1234")
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from langchain_glm4v.media import office\n"
+        f"office.to_pdf(Path({str(DECK)!r}), office._PPTX, 'x')\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as process:
+        while not (found := [*tmp_path.glob("glm4v-*/child")]) or not found[0].read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+
+    wait_for_end(int(found[0].read_text()))
+
+
+def test_a_conversion_that_nobody_waits_for(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    write_script(program, "echo > $TMPDIR/started; sleep 1234")
+
+    def fail_at_last(number: int) -> None:
+        if number:
+            office.to_pdf(DECK, office._PPTX, "x")
+        while not [*tmp_path.glob("glm4v-*/started")]:
+            time.sleep(0.05)
+        raise MediaError("first")
+
+    with pytest.raises(MediaError, match="first"):
+        list(pool.each(fail_at_last, range(2), at_once=2))
+    assert not [*tmp_path.glob("glm4v-*")]
 
 
 def test_a_document_is_converted_once(program: Path) -> None:
@@ -390,11 +427,17 @@ def test_formats_that_could_show_other_files(
 
 def confined(folder: Path, command: str) -> str:
     """What a shell prints that may write to the folder only."""
-    script = [sys.executable, "-I", "-S", confinement.__file__, str(folder), "9"]
-    done = subprocess.run(
-        [*script, "/bin/bash", "-c", command], check=False, capture_output=True, text=True
-    )
-    return done.stdout
+    life, lifeline = pool.lifeline()
+    descriptor = life.fileno()
+    script = [sys.executable, "-I", "-S", confinement.__file__, str(folder), "9", str(descriptor)]
+    with lifeline, life:
+        return subprocess.run(
+            [*script, "/bin/bash", "-c", command],
+            check=False,
+            capture_output=True,
+            text=True,
+            pass_fds=[descriptor],
+        ).stdout
 
 
 @needs_landlock
@@ -407,10 +450,11 @@ def test_confinement_of_files(tmp_path: Path) -> None:
         "yes\n"
     )
     assert confined(folder, f"ls {tmp_path}; ls /home; ls /root; ls /proc") == ""
+    assert confined(folder, "ls / /etc /opt /usr /usr/share /usr/local; cat /etc/passwd") == ""
     assert confined(folder, f"echo no > {secret}; ln {secret} {folder}; mv {secret} {folder}") == ""
     assert secret.read_text() == "secret\n"
     assert [path.name for path in folder.iterdir()] == ["a"]
-    assert confined(folder, "echo /usr/bi?") == "/usr/bin\n"
+    assert confined(folder, "echo /usr/bin/basenam?") == "/usr/bin/basename\n"
 
 
 @pytest.mark.skipif(
@@ -545,7 +589,7 @@ def test_nothing_is_fetched(
         if confinement.landlock_version() or path.suffix in (".pptx", ".docx"):
             assert next(document.pages(path)).number == 0
     monkeypatch.setattr(office, "_converted", {})
-    (tmp_path / "unconfined.py").write_text("import os, sys\nos.execv(sys.argv[3], sys.argv[3:])")
+    (tmp_path / "unconfined.py").write_text("import os, sys\nos.execv(sys.argv[4], sys.argv[4:])")
     monkeypatch.setattr(confinement, "__file__", str(tmp_path / "unconfined.py"))
     monkeypatch.setattr(confinement, "landlock_version", lambda: 1)
     for path in paths:
@@ -571,7 +615,7 @@ def test_safe_formats_show_no_other_file_without_landlock(
 ) -> None:
     secret = tmp_path / "secret.png"
     Image.new("RGB", (99, 99), "red").save(secret)
-    (tmp_path / "unconfined.py").write_text("import os, sys\nos.execv(sys.argv[3], sys.argv[3:])")
+    (tmp_path / "unconfined.py").write_text("import os, sys\nos.execv(sys.argv[4], sys.argv[4:])")
     monkeypatch.setattr(confinement, "__file__", str(tmp_path / "unconfined.py"))
     for make in (pptx, docx):
         for page in document.pages(make(secret.as_uri())):

@@ -1,16 +1,18 @@
 """What is told of media before they are sent, against what is then sent."""
 
 import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pymupdf
 import pytest
+from langchain_core.documents.base import Blob
 from langchain_core.messages import HumanMessage
 from PIL import Image
 
-from langchain_glm4v import MediaNotFoundError, UnsupportedMediaError, plan
+from langchain_glm4v import MediaError, MediaNotFoundError, UnsupportedMediaError, plan
 from langchain_glm4v.media import document, image
 from langchain_glm4v.media.budget import image_tokens
 from langchain_glm4v.media_plan import MediaPlan, MediumPlan
@@ -47,6 +49,16 @@ def blocks(png: Path, pdf: Path, film: Path) -> list[str | dict[str, Any]]:
     ]
 
 
+def asked(blocks: list[str | dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a request that show these blocks, a video in one of its own."""
+    *pictures, video = blocks
+    return [
+        part
+        for content in (pictures, [video])
+        for part in parts_of(to_wire([HumanMessage(content)])[0])
+    ]
+
+
 def test_each_kind(blocks: list[str | dict[str, Any]], png: Path, pdf: Path, film: Path) -> None:
     told = plan(blocks)
     picture, document_, video = told.media
@@ -80,7 +92,7 @@ def test_tokens_are_those_that_the_count_of_a_conversation_gains(
 
 def test_bytes_are_those_of_the_request(blocks: list[str | dict[str, Any]]) -> None:
     told = plan(blocks)
-    sent = parts_of(to_wire([HumanMessage(blocks)])[0])[1:]
+    sent = asked(blocks)[1:]
 
     assert told.bytes == sum(map(size_of, sent))
     assert [medium.bytes > 0 for medium in told.media] == [True] * 3
@@ -94,7 +106,7 @@ def test_what_is_planned_is_kept_for_the_request(
         monkeypatch.delattr(module, name)
 
     assert plan(blocks) == told
-    assert len(to_wire([HumanMessage(blocks)])[0]["content"]) == 5
+    assert len(asked(blocks)) == 5
 
 
 @pytest.mark.parametrize(
@@ -104,6 +116,10 @@ def test_what_is_planned_is_kept_for_the_request(
         str,
         lambda path: path.as_uri(),
         lambda path: path.read_bytes(),
+        lambda path: bytearray(path.read_bytes()),
+        lambda path: memoryview(path.read_bytes()),
+        Blob.from_path,
+        lambda path: Blob.from_data(path.read_bytes(), mime_type="text/plain"),
         lambda path: "data:;base64," + base64.b64encode(path.read_bytes()).decode(),
     ],
 )
@@ -119,10 +135,32 @@ def test_kinds_are_found_by_content(
 
 def test_bytes_and_the_block_that_holds_them_are_one(png: Path) -> None:
     data = png.read_bytes()
-    told = plan(data)
+    [told] = plan(data).media
+    [block] = plan({"type": "image", "base64": base64.b64encode(data).decode()}).media
 
-    assert told == plan({"type": "image", "base64": base64.b64encode(data).decode()})
-    assert told.media[0].source.startswith("the picture of ")
+    assert (told.sizes, told.tokens, told.bytes) == (block.sizes, block.tokens, block.bytes)
+    assert told.source == f"the picture of {len(data)} bytes"
+
+
+def test_a_single_one_that_is_a_sequence_of_numbers(png: Path) -> None:
+    for given in (bytearray, memoryview, Blob.from_data):
+        assert plan(given(png.read_bytes())).items == 1
+
+
+def test_a_format_that_only_its_type_tells() -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (28, 28)).save(data, "PCX")
+    with pytest.raises(UnsupportedMediaError, match="that its first bytes tell"):
+        plan(data.getvalue())
+
+    assert plan(Blob.from_data(data.getvalue(), mime_type="image/x-pcx")).media[0].kind == "picture"
+
+
+def test_a_video_gets_half_of_the_context(large_film: Path) -> None:
+    marks = 30
+
+    assert plan(large_film).tokens > 1728
+    assert plan(large_film, context_tokens=800).tokens < 400 + marks
 
 
 def test_an_image_of_pil() -> None:
@@ -165,7 +203,8 @@ def test_a_document_is_called_by_its_filename(pdf: Path) -> None:
         (b"%PDF-", "the document of .* is not a document"),
         ({"type": "image"}, "has no picture"),
         ({"type": "audio"}, "cannot be sent"),
-        (7, "a int cannot be sent: give a path"),
+        (7, "a int cannot be sent as a medium: give a path"),
+        ([[b""]], "a list cannot be sent as a medium"),
     ],
 )
 def test_what_cannot_be_sent(given: Any, message: str) -> None:
@@ -179,8 +218,17 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_too_many_pages(pdf: Path) -> None:
-    with pytest.raises(ValueError, match="has 3 pages to be sent, and 2 can be sent at once"):
-        plan(pdf, max_pages=2)
+    for _ in range(2):
+        with pytest.raises(MediaError, match="has 3 pages to be sent, and 2 can be sent at once"):
+            plan(pdf, max_pages=2)
+        assert plan(pdf).items == 3  # and what is kept now is no way round
+
+
+@pytest.mark.parametrize("max_pages", [0, -1, "2", 1.5, []])
+def test_a_number_of_pages_that_makes_no_sense(max_pages: Any, pdf: Path, png: Path) -> None:
+    for path in (pdf, png):
+        with pytest.raises(MediaError, match="give a whole number above 0"):
+            plan(path, max_pages=max_pages)
 
 
 def test_the_table() -> None:

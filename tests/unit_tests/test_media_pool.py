@@ -1,17 +1,21 @@
-"""Decoding processes: results, errors, crashes, hangs, memory, forks."""
+"""Decoding processes: results, errors, crashes, hangs, memory, forks, and work that is stopped."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
-from langchain_glm4v.media import budget, pool, source
+from langchain_glm4v.media import budget, pool, source, stopping
+from langchain_glm4v.media.fetch import fetch
 from langchain_glm4v.media.worker import outcome
 
 
@@ -67,9 +71,30 @@ def test_replaces_a_process_that_died_idle() -> None:
     assert pool.call(budget.image_tokens, 640, 480, subject="x") == 391
 
 
-def test_what_it_prints_is_not_seen(capfd: pytest.CaptureFixture[str]) -> None:
-    pool.call(print, "noise", subject="x")
-    assert capfd.readouterr().out == ""
+def test_what_a_decoder_prints_is_not_seen() -> None:
+    script = (
+        "import os, sys\n"
+        "from langchain_glm4v.media import pool\n"
+        "pool.call(print, 'noise', subject='x')\n"
+        "pool.call(os.write, 2, b'noise of a library', subject='x')\n"
+        "pool.call(eval, \"print('of Python', file=__import__('sys').stderr)\", subject='x')\n"
+    )
+    done = _run(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "of Python\n")
+
+
+def test_imports_from_where_the_parent_does(tmp_path: Path) -> None:
+    (tmp_path / "added_later.py").write_text("def answer():\n    return 42\n")
+    script = (
+        "import sys\n"
+        "from langchain_glm4v.media import pool\n"
+        "pool.call(abs, -1, subject='x')\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import added_later\n"
+        "print(pool.call(added_later.answer, subject='x'))\n"
+    )
+    done = _run(script)
+    assert (done.stdout, done.stderr) == ("42\n", "")
 
 
 def test_runs_without_a_main_guard() -> None:
@@ -113,8 +138,10 @@ def test_a_hanging_job_ends_with_its_parent() -> None:
         "from langchain_glm4v.media import pool\n"
         "pid = pool.call(os.getpid, subject='x')\n"
         "print(pid, flush=True)\n"
-        "job = dict(subject='x', timeout=1)\n"
-        "threading.Thread(target=pool.call, args=(time.sleep, 99), kwargs=job).start()\n"
+        # In the midst of C code that lets no other thread run.
+        "job = dict(subject='x', timeout=99)\n"
+        "args = (pow, 3, 10**7, 10**300_000)\n"
+        "threading.Thread(target=pool.call, args=args, kwargs=job).start()\n"
         "time.sleep(0.3)\n"
         "os.kill(os.getpid(), 9)\n"
     )
@@ -134,6 +161,110 @@ def _wait_for_end(pid: int) -> None:
     while os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
         assert time.monotonic() < deadline, "the process outlived its parent"
         time.sleep(0.05)
+
+
+def test_a_fork_does_not_keep_its_parents_processes_alive() -> None:
+    script = (
+        "import os, time\n"
+        "from langchain_glm4v.media import pool\n"
+        "pid = pool.call(os.getpid, subject='x')\n"
+        "if os.fork() == 0:\n"
+        "    os.closerange(0, 3)\n"
+        "    time.sleep(60)\n"
+        "print(pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, stdout=subprocess.PIPE, text=True
+    )
+    _wait_for_end(int(done.stdout))
+
+
+def hang() -> None:
+    pool.call(time.sleep, 99, subject="x", timeout=99)
+
+
+def hang_twice(_: int = 0) -> None:
+    """As a document does, of which some pages are rendered at once."""
+    list(pool.each(lambda _: hang(), range(2)))
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_busy() -> bool:
+    return pool._slots._value < pool.SIZE
+
+
+def test_ctrl_c_ends_all_work() -> None:
+    def interrupt() -> None:
+        _wait_until(is_busy)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.each(hang_twice, range(3), at_once=3))
+    thread.join()
+
+    assert not is_busy()
+    assert not [t for t in threading.enumerate() if t.name.startswith("glm4v-media")]
+
+
+def test_an_error_ends_the_work_beside_it() -> None:
+    def fail_at_last(number: int) -> None:
+        if number:
+            hang_twice()
+        _wait_until(is_busy)
+        raise MediaError("first")
+
+    with pytest.raises(MediaError, match="first"):
+        list(pool.each(fail_at_last, range(2), at_once=2))
+    assert not is_busy()
+
+
+async def test_a_cancelled_task_ends_its_work() -> None:
+    task = asyncio.create_task(stopping.in_thread(hang_twice))
+    other = asyncio.create_task(stopping.in_thread(pool.call, abs, -1, subject="x"))
+    await asyncio.to_thread(_wait_until, is_busy)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await other == 1
+    await asyncio.to_thread(_wait_until, lambda: not is_busy())
+
+
+async def test_a_cancelled_task_ends_its_fetching() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"
+        task = asyncio.create_task(
+            stopping.in_thread(fetch, url, timeout=600, allow_hosts=["127.0.0.1"])
+        )
+        connection, _ = await asyncio.to_thread(silent.accept)
+        with connection:
+            connection.settimeout(30)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(_wait_until, lambda: not connection.recv(4096))
+
+
+async def test_a_thread_gives_results_and_errors() -> None:
+    assert await stopping.in_thread(int, "11", base=2) == 3
+    with pytest.raises(ValueError, match="invalid literal"):
+        await stopping.in_thread(int, "x")
+
+
+def test_a_forked_child_has_its_own_threads() -> None:
+    asyncio.run(stopping.in_thread(abs, -1))
+    if (child := os.fork()) == 0:
+        os._exit(asyncio.run(asyncio.wait_for(stopping.in_thread(abs, -7), 20)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_each_keeps_the_order() -> None:

@@ -5,6 +5,8 @@ import importlib
 import io
 import math
 import os
+import random
+import struct
 import wave
 from array import array
 from collections.abc import Callable
@@ -124,6 +126,7 @@ FORMATS: list[tuple[str, dict[str, Any]]] = [
     ("film.mpeg", {"codec": "mpeg2video", "form": "mpeg"}),
     ("mpeg1.mpg", {"codec": "mpeg1video", "form": "mpeg"}),
     ("mpeg2.ts", {"codec": "mpeg2video"}),
+    ("bare.m1v", {"codec": "mpeg1video", "form": "mpeg1video"}),
     ("film.gif", {"codec": "gif", "pixels": "rgb8", "rate": 10}),
 ]
 
@@ -258,6 +261,15 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
     assert numbers(sent) == [0, 15]
 
 
+def test_pixels_that_are_hardly_there(tmp_path: Path) -> None:
+    path = film(tmp_path / "narrow.mp4", 30, squeezed=2)
+    wide, narrow = (b"pasp" + struct.pack(">II", *sides) for sides in [(2, 1), (1, 100_000)])
+    path.write_bytes(path.read_bytes().replace(wide, narrow))
+
+    assert probe(path).width == 1
+    assert clip(path).frames == 2
+
+
 def test_colours(tmp_path: Path) -> None:
     path = tmp_path / "colours.mp4"
     colours = [(200, 30, 40), (30, 160, 60), (40, 60, 190)]
@@ -292,6 +304,10 @@ def test_colours(tmp_path: Path) -> None:
         ({"start": 5, "end": 5.001}, [150, 150], [5]),
         ({"fps": 5, "start": 2, "end": 4}, range(60, 120, 6), [2, 2, 2, 3, 3]),
         ({"fps": 0.3}, [0, 100], [0]),
+        ({"fps": 0.0001}, [0, 299], [0]),
+        ({"fps": 10**400}, range(300), [n // 30 for n in range(0, 300, 2)]),
+        ({"end": 0.001, "num_frames": 600}, [0, 0], [0]),
+        ({"end": 10**400}, range(0, 300, 15), range(10)),
     ],
 )
 def test_which_part_is_sent(
@@ -328,6 +344,7 @@ def test_what_the_server_is_told_of_frames(ten_seconds: Path) -> None:
         ({"num_frames": 100}, 2, range(0, 300, 15), range(10)),
         ({"num_frames": 4}, 0.4, [0, 75, 150, 225], [0, 5]),
         ({"start": 3.25}, 2, range(97, 293, 15), range(7)),
+        ({"end": 0.001, "num_frames": 600}, 2, [0, 0], [0]),
     ],
 )
 def test_a_small_film(
@@ -477,6 +494,77 @@ def test_a_recording_that_begins_between_keyframes(tmp_path: Path) -> None:
     assert numbers(clip(path, fps=10))[:3] == [12, 15, 18]
 
 
+def test_a_film_that_names_no_keyframe(tmp_path: Path) -> None:
+    # Of this codec, FFmpeg does not look for keyframes itself.
+    path = film(tmp_path / "film.flv", gop=99, codec="flv")
+    with av.open(str(path)) as container:
+        kind = next(container.demux(video=0)).pos + 11  # behind the header of its tag
+    data = bytearray(path.read_bytes())
+    assert data[kind] == 0x12
+    data[kind] = 0x22
+    path.write_bytes(data)
+
+    timeline = read_timeline(str(path), "film")
+    assert (len(timeline.keys), timeline.mode) == (0, "pts")
+    assert numbers(clip(path)) == [0, 15, 30, 45]
+
+
+def test_what_stumbles_is_told(ten_seconds: Path) -> None:
+    timeline = read_timeline(str(ten_seconds), "film")
+    wish = video._Wish(1.0, None, 0.0, None, 30_000, "frames")
+    sample = video._sampled(timeline, wish, "film")
+    job = video._job(str(ten_seconds), "film", timeline, sample, wish)
+
+    with pytest.raises(MediaError, match=r"film is damaged, .* \(KeyError: 7\): write it anew"):
+        encoded(replace(job, pts=(7, 7)))
+
+
+FUZZED: list[tuple[str, dict[str, Any]]] = [
+    ("film.mp4", {}),
+    ("film.mkv", {}),
+    ("film.ts", {}),
+    ("film.flv", {}),
+    ("film.mpeg", {"codec": "mpeg2video", "form": "mpeg"}),
+    ("film.avi", {"codec": "mpeg4"}),
+    ("film.gif", {"codec": "gif", "pixels": "rgb8"}),
+    ("film.webm", {"codec": "libvpx"}),
+]
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """A file with some of it changed, put in or left out."""
+    changed, place = bytearray(data), chance.randrange(len(data))
+    match chance.randrange(4):
+        case 0:
+            del changed[place:]
+        case 1:
+            changed[place:place] = chance.randbytes(chance.randrange(1, 40))
+        case 2:
+            del changed[place : place + chance.randrange(1, 300)]
+        case _:
+            for _ in range(chance.choice([1, 3, 20])):
+                changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(("name", "kind"), FUZZED, ids=[name for name, _ in FUZZED])
+def test_what_damage_leads_to_is_told(tmp_path: Path, name: str, kind: dict[str, Any]) -> None:
+    data = film(tmp_path / name, 24, size=(80, 48), **kind).read_bytes()
+    chance = random.Random(name)
+    raised = []
+    for _ in range(20):
+        try:
+            clip(damaged(data, chance), start=chance.choice([0, 0.5]))
+        except Exception as error:
+            raised.append(error)
+
+    # All of ours are `ValueError`s, and so are many that are not.
+    assert {type(one).__module__ for one in raised} == {MediaError.__module__}
+    for one in raised:
+        assert "the video of" in str(one)
+        assert "glm4v-" not in str(one)
+
+
 def test_what_is_no_video(tmp_path: Path) -> None:
     sound = tmp_path / "sound.mkv"
     with av.open(str(sound), "w") as container:
@@ -534,14 +622,18 @@ def test_bombs(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"has 45000 s, more than the 21600"):
         clip(long)
     thin = film(tmp_path / "thin.mkv", 2, size=(3600, 16))
-    with pytest.raises(MediaError, match="one side is more than 200 times the other"):
+    with pytest.raises(
+        MediaError, match=r"thin\.mkv' has 3600x16 pixels: one side is more than 200"
+    ):
         clip(thin)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fps": 0}, "fps of a video is 0: it must be a number above 0"),
+        ({"fps": 0}, r"fps of a video is 0: it must be a number, 0\.0001 or above"),
+        ({"fps": 1e-7}, "fps of a video is 1e-07"),
+        ({"fps": math.inf}, "fps of a video is inf"),
         ({"fps": math.nan}, "fps of a video is nan"),
         ({"fps": True}, "fps of a video is True"),
         ({"num_frames": 1}, "num_frames of a video is 1: it must be a whole number from 2 to 600"),
@@ -549,11 +641,23 @@ def test_bombs(tmp_path: Path) -> None:
         ({"num_frames": 2.5}, r"num_frames of a video is 2\.5"),
         ({"fps": 1, "num_frames": 8}, "fps=1 and num_frames=8: give one of them"),
         ({"start": -1}, "start of a video is -1: it must be a second, 0 or later"),
+        ({"num_frames": 10**5000}, "num_frames of a video is a number of 16610 bits"),
         ({"start": "1"}, "start of a video is '1'"),
-        ({"end": 0}, "end of a video is 0: it must be a second later than 0"),
+        ({"start": "1" * 5000}, "start of a video is '1{79}: it must"),
+        ({"start": math.nan}, "start of a video is nan"),
+        ({"start": -(10**5000)}, "start of a video is a number of 16610 bits"),
+        ({"start": 10**400}, "asked for from start=a number of 1329 bits s: start earlier"),
+        ({"start": 1e308}, r"asked for from start=1e\+308 s: start earlier"),
+        ({"end": 0}, r"end of a video is 0: it must be a second, 0\.001 or later"),
+        ({"end": 1e-5, "num_frames": 3}, "end of a video is 1e-05"),
         ({"start": 3, "end": 2}, "start=3 s to end=2 s"),
+        ({"start": 5, "end": 5.00001}, r"end=5\.00001 s: the end must be 0\.001 s later than"),
         ({"start": 10}, r"film\.mp4' has 10\.0 s and is asked for from start=10 s: start earlier"),
-        ({"max_tokens": 99}, "max_tokens of a video is 99: it must be a whole number, 100 or"),
+        (
+            {"max_tokens": 99},
+            "max_tokens of a video is 99: it must be a whole number from 100",
+        ),
+        ({"max_tokens": 30_001}, "max_tokens of a video is 30001"),
         ({"form": "gif"}, "form of a video is 'gif': it must be 'frames' or 'mp4'"),
     ],
 )

@@ -5,12 +5,15 @@ import copy
 import importlib
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents.base import Blob
 from langchain_core.messages import (
     AIMessage,
+    BaseMessage,
     ChatMessage,
     FunctionMessage,
     HumanMessage,
@@ -29,6 +32,7 @@ from langchain_glm4v.errors import (
 )
 from langchain_glm4v.media import document, image
 from langchain_glm4v.media.video import clip
+from langchain_glm4v.media_blocks import KEYS, KINDS, OPTIONS
 from langchain_glm4v.messages import neutralise, to_wire
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.profiles import CONTROL_TOKENS
@@ -247,7 +251,7 @@ def test_pictures_in_tool_results(png: Path) -> None:
     picture: dict[str, Any] = {"type": "image", "path": png}
     message = ToolMessage(["One:", picture, "two:", picture, "Done."], tool_call_id="call-1")
 
-    assert to_wire([message]) == [
+    assert to_wire([message], Preparation(allowed_dirs=[png.parent])) == [
         {
             "role": "user",
             "content": [
@@ -423,6 +427,60 @@ def pdf(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("native_tools", [True, False])
+@pytest.mark.parametrize(
+    "message",
+    [
+        lambda block: ToolMessage([block], tool_call_id="1"),
+        lambda block: ChatMessage(content=[block], role="tool"),
+        lambda block: ChatMessage(content=[block], role="assistant"),
+    ],
+)
+def test_files_that_a_tool_or_a_model_names(
+    message: Callable[[Any], BaseMessage], native_tools: bool, png: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in (png, png.as_uri(), tmp_path / "none.png", tmp_path):
+        named = [message({"type": "image", "path": str(path)})]
+        with pytest.raises(MediaError, match=r"is a local file outside .*ChatGLM4V\(allowed_dirs="):
+            to_wire(named, native_tools=native_tools)
+        with pytest.raises(
+            MediaError, match=r"outside the allowed directories, which are .*other:"
+        ):
+            to_wire(named, Preparation(allowed_dirs=[other]), native_tools=native_tools)
+    inside = Preparation(allowed_dirs=[tmp_path])
+    named = [message({"type": "image", "path": str(png)})]
+    assert data_url(png) in str(to_wire(named, inside, native_tools=native_tools))
+    inline = [message({"type": "image", "url": data_url(png)})]
+    assert data_url(png) in str(to_wire(inline, native_tools=native_tools))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage,
+        SystemMessage,
+        *(
+            lambda content, role=role: ChatMessage(content=content, role=role)
+            for role in ("user", "system")
+        ),
+    ],
+)
+def test_files_that_the_author_names(
+    message: Callable[[Any], BaseMessage], png: Path, tmp_path: Path
+) -> None:
+    named = [message([{"type": "image", "path": str(png)}])]
+    other = tmp_path / "other"
+    other.mkdir()
+
+    assert data_url(png) in str(to_wire(named))
+    assert data_url(png) in str(to_wire(named, Preparation(allowed_dirs=[png.parent])))
+    for dirs in ([other], []):
+        with pytest.raises(MediaError, match="outside"):
+            to_wire(named, Preparation(allowed_dirs=dirs))
+
+
 def shown(path: Path, **options: Any) -> list[dict[str, Any]]:
     return [
         {"type": "image_url", "image_url": {"url": image.data_url(page.data, "image/jpeg")}}
@@ -440,6 +498,11 @@ def test_every_form_of_a_pdf(pdf: Path) -> None:
         {"type": "file", "url": url},
         {"type": "file", "file": {"filename": "two.pdf", "file_data": url}},
         {"type": "file", "file": {"file_data": encoded}},
+        {"type": "file", "file": pdf.read_bytes()},
+        {"type": "file", "file": Blob.from_path(pdf)},
+        {"type": "document", "document": bytearray(pdf.read_bytes())},
+        {"type": "file", "path": Blob.from_data(pdf.read_bytes())},
+        {"type": "file", "base64": pdf.read_bytes()},
     ]
     pages = shown(pdf)
     asked, result = to_wire(
@@ -470,11 +533,44 @@ def test_options_of_a_document(pdf: Path, pages: str | list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"pages": 2}, {"pages": ["2"]}, {"longest_side": "280"}, {"password": 7}]
+    "option",
+    [
+        *({"pages": 2}, {"pages": ["2"]}, {"longest_side": "280"}, {"password": 7}),
+        {"max_tokens": "9"},
+    ],
 )
 def test_wrong_options_of_a_document(pdf: Path, option: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedMediaError, match=f"a document has {next(iter(option))} of type"):
         to_wire([HumanMessage([{"type": "file", "path": str(pdf), **option}])])
+
+
+SENSELESS: list[Any] = [
+    *(-1, 0, 10**400, -0.0, float("nan"), float("inf"), 1e-9, True, 1 + 2j),
+    *("", "0", "-", "9" * 5000, "1-0", "1,", "\udcff", "²", b"1"),
+    *([], [0.5], ["1"], [None], [-1], [10**30], {}, {"url": []}, object(), range(2)),
+]
+
+
+@pytest.mark.parametrize("type_", KINDS)
+def test_whatever_stands_in_a_block_the_error_is_ours(
+    type_: str, png: Path, pdf: Path, film: Path
+) -> None:
+    """An error of another class fails here, as it would pass by who catches `MediaError`."""
+    kind = KINDS[type_]
+    path = {"picture": png, "document": pdf, "video": film}[kind]
+    whole = {"type": type_, "path" if type_ in ("image", "file", "video") else type_: str(path)}
+    blocks = [
+        *({**whole, option: value} for option in OPTIONS[kind] for value in SENSELESS),
+        *({"type": type_, key: value} for key in KEYS for value in SENSELESS),
+    ]
+    refused = 0
+    for block in blocks:
+        try:
+            to_wire([HumanMessage([block])])
+        except MediaError:
+            refused += 1
+
+    assert refused > len(blocks) / 2
 
 
 def test_a_document_is_called_by_its_filename() -> None:
@@ -640,6 +736,9 @@ def test_every_form_of_a_video(film: Path) -> None:
         dict(create_video_block(base64=data, mime_type="video/mp4", **options)),
         {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}, **options},
         {"type": "video_url", "video_url": str(film), "extras": options},
+        {"type": "video", "video": str(film), **options},
+        {"type": "video", "video": memoryview(film.read_bytes()), **options},
+        {"type": "video", "base64": Blob.from_data(film.read_bytes()), **options},
     ]
     sent = clip(film, fps=1, start=1, end=3)
     for block in blocks:
@@ -688,6 +787,40 @@ def test_of_several_videos_the_last_is_sent(film: Path, tmp_path: Path) -> None:
     assert messages[0].content[0] == gone
     with pytest.raises(MediaError, match="the last turn has 2 videos, and the model takes one"):
         to_wire([HumanMessage([gone]), HumanMessage([gone]), AIMessage("Begun")])
+
+
+@pytest.mark.parametrize("kind", ["image", "file"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_video_and_pictures_at_once(kind: str, is_first: bool) -> None:
+    blocks: list[str | dict[str, Any]] = [{"type": "video", "path": "a.mp4"}]
+    blocks.insert(is_first, {"type": kind, "path": "a"})
+    with pytest.raises(
+        MediaError, match=r"the last turn has 1 \w+ and 1 \w+, and .*: ask about one"
+    ):
+        to_wire([HumanMessage([block]) for block in blocks])
+
+
+def test_the_later_of_video_and_pictures_stays(film: Path, png: Path, tmp_path: Path) -> None:
+    def ask(*blocks: dict[str, Any]) -> list[BaseMessage]:
+        return [HumanMessage([*blocks, "?"]), AIMessage("!")]
+
+    gone = str(tmp_path / "gone")  # not even read
+    picture: dict[str, Any] = {"type": "image", "path": str(png)}
+    video: dict[str, Any] = {"type": "video", "path": str(film)}
+    left = [
+        ask({"type": "image", "path": gone}, {"type": "file", "path": gone}),
+        ask({"type": "video", "path": gone}),
+    ]
+
+    pictures, videos, asked = to_wire([*left[0], *left[1], *ask(video)])[::2]
+    told = "[an earlier picture is left out][an earlier document is left out]?"
+    assert pictures["content"] == [text(told)]
+    assert videos["content"] == [text("[an earlier video is left out]?")]
+    assert [part["type"] for part in asked["content"]] == ["video_url", "text"]
+    first, second, asked = to_wire([*ask(picture), *left[1], *ask(picture, picture)])[::2]
+    assert first["content"] == [part(png), text("?")]
+    assert second["content"] == [text("[an earlier video is left out]?")]
+    assert asked["content"] == [part(png), part(png), text("?")]
 
 
 def test_a_missing_picture(tmp_path: Path) -> None:

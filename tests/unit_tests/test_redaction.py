@@ -17,7 +17,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompt_values import ChatPromptValue
 from PIL import Image
 
-from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media import source
 from langchain_glm4v.messages import to_wire
 from langchain_glm4v.preparation import Preparation
@@ -273,8 +273,24 @@ def test_the_digest_without_files() -> None:
     ]
 
     assert media_digest([HumanMessage(blocks), HumanMessage("Hi")]) == ""
-    with pytest.raises(MediaNotFoundError):
-        media_digest([HumanMessage([{"type": "image", "path": "/no/such.png"}])])
+
+
+def test_what_cannot_be_read_is_told_by_the_call_alone() -> None:
+    """Else it would tell which files there are, also those that a tool may not name."""
+    digests = {
+        media_digest([HumanMessage([{"type": "image", "path": path}])])
+        for path in ("/no/such.png", "/", "a\0b", "file://[")
+    }
+
+    assert len(digests) == 1
+
+
+def test_bytes_count_in_the_digest() -> None:
+    def message(data: bytes) -> HumanMessage:
+        return HumanMessage([{"type": "image", "image": data}])
+
+    assert media_digest([message(b"a")]) == media_digest([message(b"a")]) != ""
+    assert media_digest([message(b"a")]) != media_digest([message(b"b")])
 
 
 def test_a_video_becomes_a_file_with_its_options(film: Path, tmp_path: Path) -> None:

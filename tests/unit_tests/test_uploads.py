@@ -11,7 +11,8 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.abilities import Answer, Question
 from langchain_glm4v.media.image import data_url
-from langchain_glm4v.turns import picture_part, text_part
+from langchain_glm4v.media.video import Clip
+from langchain_glm4v.turns import VideoPart, picture_part, text_part
 from langchain_glm4v.uploads import Uploads, named
 
 Ask = Callable[[Question], Answer]
@@ -119,6 +120,18 @@ def test_names_depend_on_content_and_salt() -> None:
 
     assert names(RED) == names(RED) != names(BLUE)
     assert len({*names(RED), *names(RED, "a"), *names(RED, "b")}) == 3
+
+
+def test_names_of_videos_depend_on_their_seconds() -> None:
+    """A film that stands still has the same frames at all of them."""
+
+    def name(*milliseconds: int) -> str:
+        kwargs = {"fps": 1000, "frames_indices": [*milliseconds]}
+        clip = Clip("data:video/jpeg;base64,a,a", kwargs, 28, 28, (0.0, 1.0), 1.0, 0.0, (0,), 2)
+        asked = {"role": "user", "content": [VideoPart(clip)]}
+        return str(named([asked], None)[0]["content"][0]["uuid"])
+
+    assert name(2000, 3000) == name(2000, 3000) != name(10_000, 11_000)
 
 
 def test_only_what_is_in_the_request_gets_a_name() -> None:

@@ -4,12 +4,15 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
 from langchain_glm4v.media.source import path_of, scheme, shown
 
 
-def local_path(text: str, allowed_dirs: Collection[str | os.PathLike[str]]) -> Path:
+def local_path(
+    text: str | os.PathLike[str], allowed_dirs: Collection[str | os.PathLike[str]]
+) -> Path:
     """Find the file that a path means, if it is one to be read.
 
     Guaranteed when this returns: the path is absolute, has neither `..` nor symbolic links, lies in
@@ -24,7 +27,8 @@ def local_path(text: str, allowed_dirs: Collection[str | os.PathLike[str]]) -> P
     Args:
         text: A path, relative to the working directory if not absolute, with `~` for a home; or a
             `file://` URL.
-        allowed_dirs: Directories; themselves, they may be reached over links.
+        allowed_dirs: Directories; themselves, they may be reached over links. A single path is one
+            directory.
 
     Raises:
         MediaNotFoundError: No file is there.
@@ -35,14 +39,15 @@ def local_path(text: str, allowed_dirs: Collection[str | os.PathLike[str]]) -> P
     kind = scheme(text)
     if kind not in ("", "file"):
         raise UnsupportedMediaError(f"{name} is not a local path: give one, or a file:// URL")
-    given = path_of(text) if kind else text
-    roots = [Path(root).expanduser().resolve() for root in allowed_dirs]
+    given = path_of(str(text)) if kind else text
     try:
+        roots = _roots(allowed_dirs)
         path = Path(given).expanduser().resolve()
         if not any(path.is_relative_to(root) for root in roots):
             raise MediaError(
                 f"{name} is outside the allowed directories, which are "
-                f"{', '.join(map(str, roots)) or 'none'}: give a path in one of them"
+                f"{', '.join(map(str, roots)) or 'none'}: give a path in one of them, or name its "
+                "directory in allowed_dirs"
             )
         # Opened, a device may act and a pipe may wait, so both are told by their kind alone.
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -57,3 +62,16 @@ def local_path(text: str, allowed_dirs: Collection[str | os.PathLike[str]]) -> P
         reason = error.strerror if isinstance(error, OSError) else error
         raise MediaError(f"cannot reach {name} ({reason}): give another path") from error
     return path
+
+
+def _roots(allowed_dirs: Collection[str | os.PathLike[str]]) -> list[Path]:
+    # The characters of a single path would be directories too, and the first of them is "/".
+    single = isinstance(allowed_dirs, str | os.PathLike)
+    roots: Any = [allowed_dirs] if single else allowed_dirs
+    if not (isinstance(roots, Collection) and all(map(_is_path, roots))):
+        raise MediaError(f"allowed_dirs is {allowed_dirs!r}: give a list of paths of directories")
+    return [Path(root).expanduser().resolve() for root in roots]
+
+
+def _is_path(root: object) -> bool:
+    return isinstance(root, str | os.PathLike) and os.fspath(root) != ""

@@ -16,8 +16,8 @@ DEFAULT_IMAGE_TOKENS = 6_084
 
 Less than the model takes, because vLLM makes room in its encoder cache for what it holds to be the
 largest picture, a square one of 78x78 cells (`get_image_size_with_most_features` of `glm4_1v.py`),
-and answers 400 to a larger one of other sides. A server that takes videos too, or more tokens at
-once than 6,144, has more room, but a client cannot see that.
+and answers 400 to a larger one of other sides. With a long context it makes room for a video, and
+with `--max-num-batched-tokens` for so many, but a client learns that only from a refusal.
 """
 
 MIN_IMAGE_TOKENS = 16
@@ -34,6 +34,26 @@ MAX_ASPECT = 200
 _FRAMES_PER_STEP = 2  # two frames become one step in time
 _NO_LIMIT = 1 << 60  # tokens
 _MIN_PIXELS = 112 * 112  # over all frames: `size.shortest_edge` of both processors
+
+
+def check_count(name: str, count: int, at_most: int | None, remedy: str) -> None:
+    """Refuse a medium that becomes more pictures than a request may have.
+
+    Args:
+        name: What error messages call it.
+        count: Pages of it that are wanted.
+        at_most: How many may be; None: any number.
+        remedy: What to do.
+
+    Raises:
+        MediaError: If there are more, or the limit is none.
+    """
+    if at_most is not None and (not isinstance(at_most, int) or at_most < 1):
+        raise MediaError(f"pages at most are {at_most!r}: give a whole number above 0")
+    if at_most is not None and count > at_most:
+        raise MediaError(
+            f"{name} has {count} pages to be sent, and {at_most} can be sent at once: {remedy}"
+        )
 
 
 def image_tokens(width: int, height: int, *, max_tokens: int = MAX_IMAGE_TOKENS) -> int:

@@ -6,6 +6,7 @@ A document is judged by its content, never by its name. PyMuPDF runs in decoding
 
 import functools
 import io
+import operator
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +17,15 @@ from typing import Any
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media import office, pool
-from langchain_glm4v.media.budget import CELL, MAX_IMAGE_TOKENS, image_tokens
-from langchain_glm4v.media.source import Source, local_file, name_of, version
+from langchain_glm4v.media.budget import (
+    CELL,
+    DEFAULT_IMAGE_TOKENS,
+    MAX_ASPECT,
+    check_count,
+    check_limits,
+    image_tokens,
+)
+from langchain_glm4v.media.source import Given, local_file, name_of, version
 
 LONGEST_SIDE = 1540
 """Pixels of the longer side of a page, unless told otherwise.
@@ -25,12 +33,15 @@ LONGEST_SIDE = 1540
 It shows an A4 page in 1092x1540 pixels, 2,145 tokens, where print of 8 points can be read.
 """
 
+CHOOSE_PAGES = 'choose some, as in pages="1-10"'
+"""What to do about a document of too many pages."""
+
 _KIND = "document"  # in error messages
 _JPEG_QUALITY = 90
 # Percent of fonts and pictures in memory that are dropped after a page, those first that were used
 # longest ago: the fonts of a text stay, the pictures of a scan go. Dropping all doubles the time.
 _FORGOTTEN = 50
-_RANGE = re.compile(r"(\d*)(-?)(\d*)")
+_RANGE = re.compile(r"(\d{0,18})(-?)(\d{0,18})")  # of many more digits, Python makes no number
 # D:20260308101530+01'00', of which all behind the year may be missing
 _DATE = re.compile(r"D?:?(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([-+Z])(\d\d)?'?(\d\d)?)?")
 
@@ -87,14 +98,12 @@ class DocumentInfo:
     modified: datetime | None
 
 
-def info(
-    source: Source | bytes, *, password: str | None = None, name: str | None = None
-) -> DocumentInfo:
+def info(source: Given, *, password: str | None = None, name: str | None = None) -> DocumentInfo:
     """Read what a document says of itself; no page is rendered.
 
     Args:
         source: A PDF, or a document that `office` converts: a path, a `file://`, `data:` or
-            `http(s)://` URL, or its bytes.
+            `http(s)://` URL, its bytes, or a `Blob` of LangChain's.
         password: The password of an encrypted PDF.
         name: What error messages call the document. Default: its path.
 
@@ -109,10 +118,11 @@ def info(
 
 
 def pages(
-    source: Source | bytes,
+    source: Given,
     *,
     pages: str | Iterable[int] | None = None,
     longest_side: int = LONGEST_SIDE,
+    max_tokens: int = DEFAULT_IMAGE_TOKENS,
     password: str | None = None,
     name: str | None = None,
     at_most: int | None = None,
@@ -125,12 +135,14 @@ def pages(
 
     Args:
         source: A PDF, or a document that `office` converts: a path, a `file://`, `data:` or
-            `http(s)://` URL, or its bytes.
+            `http(s)://` URL, its bytes, or a `Blob` of LangChain's.
         pages: Which ones, in the order wanted. A string counts them from 1, as people do:
             "1,3,5-7", "-3" the first three, "5-" from the fifth on. Numbers count from 0, as
             `Page.number` does. Default: all.
         longest_side: Pixels of the longer side, rounded down to a multiple of 28; less where the
-            page would cost more than 6,144 tokens, the most the model takes.
+            page would cost more than `max_tokens`.
+        max_tokens: Tokens of a page, at most: 16 to 6,144. Default: 6,084, which every server
+            takes.
         password: The password of an encrypted PDF.
         name: What error messages call the document. Default: its path.
         at_most: Pages that may be asked for. Default: any number.
@@ -143,25 +155,22 @@ def pages(
     Raises:
         MediaNotFoundError: If there is no file at `source`.
         UnsupportedMediaError: If the file is no document, or damaged.
-        MediaError: If the password is missing or wrong, a page does not exist or cannot be
-            rendered, there is no page or more than `at_most`, the file changes meanwhile,
-            PyMuPDF or LibreOffice is needed and not installed, or the document crashes them or
-            takes too long.
+        MediaError: If the password is missing or wrong, a page does not exist, cannot be rendered
+            or is too long and narrow, there is no page or more than `at_most`, the file changes
+            meanwhile, PyMuPDF or LibreOffice is needed and not installed, the document crashes
+            them or takes too long, or an option has a value that is not accepted.
     """
-    if longest_side < CELL:
-        raise MediaError(f"longest_side is {longest_side} pixels: the model needs at least {CELL}")
+    check_limits(max_tokens, longest_side)
+    if not isinstance(workers, int) or workers < 1:
+        raise MediaError(f"workers is {workers!r}: give a whole number above 0")
     with _opened(source, password, name) as (file, found, notes):
         numbers = _numbers(pages, found.page_count, file.name)
-        if at_most is not None and len(numbers) > at_most:
-            raise MediaError(
-                f"{file.name} has {len(numbers)} pages to be sent, and {at_most} can be sent at "
-                'once: choose some, as in pages="1-10"'
-            )
+        check_count(file.name, len(numbers), at_most, CHOOSE_PAGES)
 
         def rendered(number: int) -> Page:
             page = pool.call(
                 _render,
-                *(file, number, longest_side),
+                *(file, number, longest_side, max_tokens),
                 subject=f"page {number + 1} of {file.name}",
                 timeout=timeout,
             )
@@ -182,7 +191,7 @@ class _File:
 
 @contextmanager
 def _opened(
-    source: Source | bytes, password: str | None, name: str | None
+    source: Given, password: str | None, name: str | None
 ) -> Iterator[tuple[_File, DocumentInfo, list[str]]]:
     """The PDF, what it says of itself, and the notes of each slide if there are such."""
     name = repr(name) if name else name_of(source, _KIND)
@@ -210,15 +219,27 @@ def _numbers(pages: str | Iterable[int] | None, count: int, name: str) -> list[i
         return [*range(count)]
     if not isinstance(pages, str):
         numbers = []
-        for number in pages:
+        for number in _whole_numbers(pages):
             _check(number, number, count, name)
             numbers.append(number)
+        if not numbers:
+            raise MediaError(f"pages={pages!r} names no pages of {name}: give at least one")
         return numbers
     return [
         number
         for part in pages.replace(" ", "").split(",")
         for number in _range(part, pages, count, name)
     ]
+
+
+def _whole_numbers(pages: Iterable[Any]) -> Iterator[int]:
+    try:
+        yield from map(operator.index, pages)
+    except TypeError as error:
+        raise MediaError(
+            f"pages={pages!r} is no list of whole numbers: write it so, counted from 0, or as in "
+            '"1,3,5-7"'
+        ) from error
 
 
 def _range(part: str, pages: str, count: int, name: str) -> range:
@@ -264,14 +285,20 @@ def _inspect(file: _File) -> DocumentInfo:
         )
 
 
-def _render(file: _File, number: int, longest_side: int) -> Page:
+def _render(file: _File, number: int, longest_side: int, max_tokens: int) -> Page:
     from PIL import Image  # noqa: PLC0415 - only in a decoding process
 
     pymupdf = _import_pymupdf()
-    with _told(file, f"page {number + 1} of {file.name}"):
+    name = f"page {number + 1} of {file.name}"
+    with _told(file, name):
         page = _document(file)[number]
         shape = page.rect
-        width, height = _size(shape.width, shape.height, longest_side)
+        if max(shape.width, shape.height) > MAX_ASPECT * min(shape.width, shape.height):
+            raise MediaError(
+                f"{name} has {shape.width:g}x{shape.height:g} points: one side is more than "
+                f"{MAX_ASPECT} times the other, which the model does not take; leave it out"
+            )
+        width, height = _size(shape.width, shape.height, longest_side, max_tokens)
         # A matrix as MuPDF takes it; the scales differ by a rounding, so that cells are filled.
         scale = (width / shape.width, 0, 0, height / shape.height, 0, 0)
         # Reading the page once for both saves a tenth of the time.
@@ -297,14 +324,16 @@ def _render(file: _File, number: int, longest_side: int) -> Page:
     )
 
 
-def _size(width: float, height: float, longest_side: int) -> tuple[int, int]:
-    """Pixels of the picture of a page: whole cells, and no more than the model takes."""
-    cells = longest_side // CELL
+def _size(width: float, height: float, longest_side: int, max_tokens: int) -> tuple[int, int]:
+    """Pixels of the picture of a page: whole cells, of which the model takes so many."""
+    longer = max(width, height)
+    # No side has more, however narrow the page is: the model takes no longer strip of one cell.
+    cells = min(longest_side // CELL, MAX_ASPECT)
     while True:
-        sides = [max(1, round(cells * side / max(width, height))) for side in (width, height)]
-        if sides[0] * sides[1] <= MAX_IMAGE_TOKENS:
+        sides = [max(1, round(cells * side / longer)) for side in (width, height)]
+        if sides[0] * sides[1] <= max_tokens:
             return sides[0] * CELL, sides[1] * CELL
-        cells = min(cells - 1, int(cells * (MAX_IMAGE_TOKENS / (sides[0] * sides[1])) ** 0.5))
+        cells = min(cells - 1, int(cells * (max_tokens / (sides[0] * sides[1])) ** 0.5))
 
 
 @contextmanager

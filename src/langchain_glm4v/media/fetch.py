@@ -30,6 +30,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -39,7 +40,7 @@ import httpx2
 
 from langchain_glm4v._version import __version__
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
-from langchain_glm4v.media import sniffing
+from langchain_glm4v.media import sniffing, stopping
 from langchain_glm4v.media.source import MAX_BYTES, shown
 
 TIMEOUT = 30
@@ -106,12 +107,15 @@ class Fetched:
             one that is no usual picture, video, PDF or office document.
         url: Where it was in the end, after redirects. It may hold secrets.
         name: What error messages call it: the URL without its query, in quotes.
+        max_age: Seconds for which it may be used again, by the server's `Cache-Control`: 0 for
+            `no-store` and `no-cache`, None if it says nothing.
     """
 
     data: bytes = field(repr=False)
     mime_type: str
     url: str = field(repr=False)
     name: str
+    max_age: int | None = None
 
 
 def fetch(
@@ -137,8 +141,7 @@ def fetch(
         UnsupportedMediaError: The URL is not one to fetch from, or leads to a web page.
         MediaError: The address is not public, the server cannot be reached or refuses, or the file
             is too long or too slow. A broken connection and the statuses 502 to 504 get a second
-            attempt.
-        ValueError: `allow_hosts` has an entry of another kind.
+            attempt. Or `allow_hosts` has an entry of another kind.
     """
     fetching = afetch(
         url, max_bytes=max_bytes, timeout=timeout, allow_hosts=allow_hosts, headers=headers
@@ -147,6 +150,7 @@ def fetch(
     # there is one implementation, and a loop in a thread for callers without.
     running = asyncio.run_coroutine_threadsafe(fetching, _background_loop())
     try:
+        stopping.wait(lambda seconds: bool(wait([running], seconds).done))
         return running.result()
     except BaseException:  # such as Ctrl-C: nobody waits for the file any more
         running.cancel()
@@ -189,16 +193,17 @@ class _Allowed:
     @classmethod
     def read(cls, hosts: Collection[str]) -> "_Allowed":
         names, networks = set[str](), list[Network]()
+        if not isinstance(hosts, Collection):
+            raise _unusable(hosts)
         for host in [hosts] if isinstance(hosts, str) else hosts:
+            if not isinstance(host, str):
+                raise _unusable(host)
             try:
                 networks.append(ipaddress.ip_network(host.strip("[]"), strict=False))
             except ValueError:
                 name = host.lower().removesuffix(".")
                 if not _NAME.fullmatch(name) or _ends_in_number(name):
-                    raise ValueError(
-                        f"allow_hosts has {host!r}: give a host's name alone, an address, or a "
-                        "network such as 10.1.0.0/16"
-                    ) from None
+                    raise _unusable(host) from None
                 names.add(name)
         return cls(frozenset(names), networks)
 
@@ -209,6 +214,13 @@ class _Allowed:
             or host in self.names
             or any(address in network for network in self.networks)
         )
+
+
+def _unusable(host: object) -> MediaError:
+    return MediaError(
+        f"allow_hosts has {host!r}: give a list of which each is a host's name alone, an address, "
+        "or a network such as 10.1.0.0/16"
+    )
 
 
 @dataclass(frozen=True)
@@ -249,7 +261,8 @@ class _Target:
             raise _misspelt(name, "has blanks, control characters or backslashes")
         try:
             url = httpx2.URL(text) if previous is None else previous.url.join(text)
-        except httpx2.InvalidURL as error:
+            host = url.raw_host.decode("ascii").lower().removesuffix(".")
+        except (httpx2.InvalidURL, ValueError) as error:
             raise _misspelt(name, "is not well-formed") from error
         if previous is not None:
             name = f"{shown(str(url))}, where {given} leads,"
@@ -260,7 +273,6 @@ class _Target:
         port = _PORTS[url.scheme] if url.port is None else url.port
         if not (port in _PORTS.values() or _FIRST_FREE_PORT <= port < 2**16):
             raise _misspelt(name, f"names port {port}, and accepted are 80, 443 and from 1024 on")
-        host = url.raw_host.decode("ascii").lower().removesuffix(".")
         return cls(url, host, port, _spelled_address(host, name), given, name)
 
     @property
@@ -316,6 +328,14 @@ class _Terms:
     resolve: Resolve = _resolve
 
 
+@dataclass(frozen=True)
+class _File:
+    """What a server gives, and for how many seconds it may be used again, as far as it says."""
+
+    data: bytes
+    max_age: int | None
+
+
 class _BusyError(Exception):
     """The server cannot answer just now."""
 
@@ -348,7 +368,7 @@ async def _follow(start: _Target, terms: _Terms) -> Fetched:
         own = terms.headers if target.origin == start.origin else {}
         addresses = await _addresses(target, terms)
         answer = await _ask_any(addresses, target, own, terms.max_bytes)
-        if isinstance(answer, bytes):
+        if isinstance(answer, _File):
             return _fetched(answer, target)
         target = _Target.read(answer, target)
     raise MediaError(
@@ -379,7 +399,7 @@ async def _addresses(target: _Target, terms: _Terms) -> Sequence[Address]:
 
 async def _ask_any(
     addresses: Sequence[Address], target: _Target, headers: Mapping[str, str], max_bytes: int
-) -> bytes | str:
+) -> _File | str:
     """Ask at the first address that takes a connection."""
     for address in addresses[:-1]:
         try:
@@ -391,8 +411,8 @@ async def _ask_any(
 
 async def _ask(
     address: Address, target: _Target, headers: Mapping[str, str], max_bytes: int
-) -> bytes | str:
-    """Ask for a file at one address; returns its bytes, or where it redirects to."""
+) -> _File | str:
+    """Ask for a file at one address; returns it, or where it redirects to."""
     sent = httpx2.Headers({**headers})
     sent.update({**_HEADERS, "Host": target.url.netloc.decode("ascii")})
     request = httpx2.Request(
@@ -416,7 +436,8 @@ async def _ask(
             if response.has_redirect_location:
                 return response.headers["location"]
             _check_status(response.status_code, target)
-            return await _content(response, target, max_bytes)
+            data = await _content(response, target, max_bytes)
+            return _File(data, _max_age(response.headers.get("cache-control", "")))
         finally:
             await response.aclose()
 
@@ -439,30 +460,78 @@ def _check_status(status: int, target: _Target) -> None:
             raise MediaError(f"the server refuses {target.name} with HTTP {status}: {remedy}")
 
 
+def _max_age(cache_control: str) -> int | None:
+    """Seconds by a `Cache-Control` header (RFC 9111, 5.2.2)."""
+    text = cache_control.lower()
+    if re.search(r"\bno-(store|cache)\b", text):
+        return 0
+    found = re.search(r"\bmax-age\s*=\s*\"?(\d{1,9})", text)
+    return int(found[1]) if found else None
+
+
 async def _content(response: httpx2.Response, target: _Target, max_bytes: int) -> bytes:
-    unpack = _unpacker(response.headers.get("content-encoding", "identity"), target, max_bytes)
+    unpacker = _unpacker(response.headers.get("content-encoding", "identity"), target, max_bytes)
     announced = response.headers.get("content-length", "0")
     if int(announced) > max_bytes:
         raise _too_long(target, max_bytes)
     data = bytearray()
     try:
         async for piece in response.aiter_raw():
-            data += unpack(piece)
+            data += unpacker.unpack(piece)
             if len(data) > max_bytes:
                 raise _too_long(target, max_bytes)
     except zlib.error as error:
         raise MediaError(f"{target.name} comes damaged ({error}): {_DOWNLOAD}") from error
+    if not unpacker.is_whole:
+        raise MediaError(f"{target.name} comes cut off: {_DOWNLOAD}")
     return bytes(data)
 
 
-def _unpacker(encoding: str, target: _Target, max_bytes: int) -> Callable[[bytes], bytes]:
+class _Plain:
+    """What is not compressed."""
+
+    is_whole = True
+
+    def unpack(self, piece: bytes) -> bytes:
+        return piece
+
+
+class _Gzip:
+    """What is compressed by gzip, in one member or several (RFC 1952, 2.2).
+
+    Attributes:
+        is_whole: Whether the last member has come to its end.
+    """
+
+    is_whole = False
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._member = self._begun()
+
+    @staticmethod
+    def _begun() -> "zlib._Decompress":
+        return zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def unpack(self, piece: bytes) -> bytes:
+        """Unpack a piece; no more bytes than make the file too long."""
+        data = bytearray()
+        while piece and len(data) <= self._max_bytes:
+            if self._member.eof:
+                self._member = self._begun()
+            data += self._member.decompress(piece, self._max_bytes + 1)
+            piece = self._member.unused_data
+        self.is_whole = self._member.eof
+        return bytes(data)
+
+
+def _unpacker(encoding: str, target: _Target, max_bytes: int) -> _Plain | _Gzip:
     """Undo the one compression that some servers apply though they are asked not to."""
     match encoding.strip().lower():
         case "identity" | "":
-            return bytes
+            return _Plain()
         case "gzip" | "x-gzip":
-            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            return lambda piece: unpacker.decompress(piece, max_bytes + 1)
+            return _Gzip(max_bytes)
         case other:
             raise MediaError(
                 f"the server sends {target.name} compressed as {other!r}, though it was asked not "
@@ -477,16 +546,16 @@ def _too_long(target: _Target, max_bytes: int) -> MediaError:
     )
 
 
-def _fetched(data: bytes, target: _Target) -> Fetched:
-    if not data:
+def _fetched(file: _File, target: _Target) -> Fetched:
+    if not file.data:
         raise MediaError(f"{target.name} is empty: check the URL")
-    kind = sniffing.mime_type(data)
+    kind = sniffing.mime_type(file.data)
     if kind == sniffing.HTML:
         raise UnsupportedMediaError(
             f"{target.name} is a web page, such as one to log in on, and no picture, video or "
             "document: give the URL of the file itself"
         )
-    return Fetched(data, kind, str(target.url), shown(str(target.url)))
+    return Fetched(file.data, kind, str(target.url), shown(str(target.url)), file.max_age)
 
 
 @lru_cache(1)

@@ -1,7 +1,8 @@
 """Pictures: from a path, a `data:` URL, bytes or a PIL image to what goes into a request.
 
 A picture is judged by its bytes, never by its name or a stated type. Files are decoded in a
-decoding process (`pool`); an image of PIL's is in this process already, so it is scaled here.
+decoding process (`pool`), also those of which PIL has only read the begin; an image of PIL's whose
+pixels are in this process already is scaled here.
 
 What is sent is upright, has no transparency (it stands on white), 8 bits a channel, no animation,
 and keeps to the budget. Where the file is like that already, its own bytes are sent, for they lose
@@ -11,23 +12,34 @@ nothing, but they are decoded all the same: damage must be found before the serv
 import base64
 import io
 import math
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media import pool
 from langchain_glm4v.media.budget import (
     DEFAULT_IMAGE_TOKENS,
+    check_count,
     check_limits,
     image_size,
     image_tokens,
 )
-from langchain_glm4v.media.source import Source, read, scheme, shown
+from langchain_glm4v.media.source import (
+    MAX_BYTES,
+    Given,
+    local_file,
+    plain,
+    read,
+    scheme,
+    shown,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,7 +54,10 @@ A JPEG may have more, because it is decoded at half its size or less where that 
 """
 
 MAX_PAGES = 32
-"""Pages of one TIFF, at most: as many pictures as a managed server takes."""
+"""Pages of one TIFF, at most, unless told otherwise: as many pictures as a managed server takes."""
+
+CHOOSE_PAGES = "save those you want as files of their own, or raise the limit (max_images)"
+"""What to do about a TIFF of too many pages."""
 
 _KIND = "picture"  # in error messages
 
@@ -70,12 +85,24 @@ _PNG = {"format": "PNG", "compress_level": 3}
 _BANDS = 4
 _SMALL = 1 << 18  # pixels; a picture with no more is just tried
 
+_SHADES = 1 << 16  # of 16-bit grey
+_GREY = 128.0  # what becomes of a picture of one shade
+
 _ORIENTATION = 0x0112  # the tag of EXIF
 _SUBFILE = 0x00FE  # the tag of TIFF: bit 0 for a thumbnail, bit 2 for a mask
 _NO_PAGE = 0b101
 
-# An image of PIL's reads its file on the first use, and two threads must not do so at once.
+# The file of an image of PIL's has one place at which it is read: two threads must not move it.
 _loading = threading.Lock()
+
+
+def _forget() -> None:
+    """After a fork, the child waits for no thread of its parent."""
+    global _loading  # noqa: PLW0603 - what is held cannot be freed
+    _loading = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +133,26 @@ class Picture:
 
 
 def prepare(
-    source: "Source | bytes | Image.Image",
+    source: "Given | Image.Image",
     *,
     max_tokens: int = DEFAULT_IMAGE_TOKENS,
     longest_side: int | None = None,
+    at_most: int = MAX_PAGES,
 ) -> list[Picture]:
     """Make a picture ready to be sent.
 
     Transparent parts become white, 16-bit grey is reduced to 8 bits, 32-bit and float grey is
-    stretched between its extremes, and of an animation the first frame is taken. ICC profiles are
-    not applied: the server does not know of them either.
+    stretched between its extremes (what has but one shade becomes grey), and of an animation the
+    first frame is taken, of an image of PIL's the frame at which it is. ICC profiles are not
+    applied: the server does not know of them either.
 
     Args:
-        source: A path, a `file://`, `data:` or `http(s)://` URL, the bytes of a file, or an
-            image of PIL's.
+        source: A path, a `file://`, `data:` or `http(s)://` URL, the bytes of a file, a `Blob` of
+            LangChain's, or an image of PIL's.
         max_tokens: Tokens of a picture, at most: 16 to 6,144. Default: 6,084, which every server
             takes.
         longest_side: Pixels of the longer side, at most, 28 or more. Default: no limit.
+        at_most: Pages of a TIFF, at most.
 
     Returns:
         One picture; of a TIFF one for each page.
@@ -131,23 +161,31 @@ def prepare(
         MediaNotFoundError: If there is no file at `source`.
         UnsupportedMediaError: If it is no picture, or a damaged one.
         MediaError: If the picture is too large to be decoded, too long and narrow, or has more
-            than `MAX_PAGES` pages; if it cannot be fetched; if decoding it crashes or does not end;
+            than `at_most` pages; if it cannot be fetched; if decoding it crashes or does not end;
             if a limit is out of range.
     """
     check_limits(max_tokens, longest_side)
+    limits = _Limits(max_tokens, longest_side)
     if is_pil_image(source):
-        origin = name_of(source)
-        with _named(origin):
-            with _loading:
-                source.load()
-            return [_prepared(source, None, origin, max_tokens, longest_side)]
-    if isinstance(source, bytes):
-        data, origin = source, f"the picture of {len(source)} bytes"
+        return [_of_pil(source, limits)]
+    source = plain(source, _KIND)
+    data = read(source, _KIND)
+    if isinstance(source, bytes) or scheme(source) == "data":
+        origin = f"the picture of {len(data)} bytes"
     else:
-        data = read(source, _KIND)
-        inline = scheme(source) == "data"
-        origin = f"the picture of {len(data)} bytes" if inline else shown(source)
-    return pool.call(_decoded, data, origin, max_tokens, longest_side, subject=origin)
+        origin = shown(source)
+    found = pool.call(_decoded, data, origin, limits, None, subject=origin)
+    if isinstance(found, Picture):
+        return [found]
+    check_count(origin, len(found), at_most, CHOOSE_PAGES)
+    # As a file, so that not each page needs all of it sent.
+    with local_file(data, _KIND) as path:
+
+        def decoded(place: int) -> Picture:
+            page = f"page {place + 1} of {origin}"
+            return pool.call(_decoded_page, str(path), page, limits, found[place], subject=page)
+
+        return [*pool.each(decoded, range(len(found)))]
 
 
 def is_pil_image(value: object) -> "TypeIs[Image.Image]":
@@ -162,7 +200,12 @@ def name_of(picture: "Image.Image") -> str:
 
 
 def to_png(picture: "Image.Image") -> bytes:
-    """Write an image of PIL's into a file, pixel by pixel."""
+    """Write an image of PIL's into a file, pixel by pixel.
+
+    Raises:
+        MediaError: If it cannot be decoded, or is too large for that.
+    """
+    _load(picture)
     return _saved(picture if picture.mode in _PLAIN_MODES else _flat(picture), _PNG)
 
 
@@ -171,19 +214,98 @@ def data_url(data: bytes, mime_type: str) -> str:
     return f"data:{mime_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How large a picture may be sent: as for `prepare`."""
+
+    max_tokens: int
+    longest_side: int | None
+
+
+def _of_pil(picture: "Image.Image", limits: _Limits) -> Picture:
+    """An image of PIL's as it is sent."""
+    origin = name_of(picture)
+    if (data := _unread(picture)) is not None:
+        found = pool.call(_decoded, data, origin, limits, picture.tell(), subject=origin)
+        if isinstance(found, Picture):
+            return found
+    _load(picture)
+    with _named(origin):
+        return _prepared(picture, None, origin, limits)
+
+
+def _unread(picture: "Image.Image") -> bytes | None:
+    """The file of an image of PIL's whose pixels were not read yet; None if there is none."""
+    file = getattr(picture, "fp", None)
+    if not _is_unread(picture) or picture.format not in _FORMATS or file is None:
+        return None
+    if getattr(picture, "decoderconfig", ()):  # `draft` was called, so it is to be another picture
+        return None
+    try:
+        with _loading:
+            place = file.tell()
+            file.seek(0)
+            data = bytes(file.read(MAX_BYTES + 1))
+            file.seek(place)
+    except (OSError, ValueError):  # the file was closed, say, which loading will tell
+        return None
+    return read(data, _KIND)
+
+
+def _is_unread(picture: "Image.Image") -> bool:
+    """Whether PIL has read the begin of the file alone."""
+    return bool(getattr(picture, "tile", None)) or getattr(picture, "_im", picture) is None
+
+
+def _load(picture: "Image.Image") -> None:
+    """Read the pixels of an image of PIL's into this process, unless they are in it already."""
+    origin = name_of(picture)
+    if _is_unread(picture):
+        _check_pixels(picture, origin)
+    with _named(origin), _loading:
+        picture.load()
+
+
 # What follows runs in a decoding process, and for an image of PIL's where it is.
 
 
-def _decoded(data: bytes, origin: str, max_tokens: int, longest_side: int | None) -> list[Picture]:
+def _decoded(data: bytes, origin: str, limits: _Limits, frame: int | None) -> Picture | list[int]:
+    """A picture as it is sent; of a TIFF with several pages, their numbers in the file instead.
+
+    Args:
+        data: The file.
+        origin: What error messages call it.
+        limits: How large it may be sent.
+        frame: Which of several is wanted; None: of a TIFF all, else the first.
+    """
+    with _quiet(origin), _opened(io.BytesIO(data), origin) as picture:
+        is_tiff = picture.format == "TIFF"
+        if frame:
+            picture.seek(frame)
+        elif frame is None and is_tiff:
+            numbers = _pages(picture, origin)
+            if len(numbers) > 1:
+                return numbers
+            picture.seek(numbers[0])
+        return _prepared(picture, None if frame or is_tiff else data, origin, limits)
+
+
+def _decoded_page(path: str, origin: str, limits: _Limits, number: int) -> Picture:
+    """A page of a TIFF as it is sent."""
+    with (
+        _quiet(origin),
+        Path(path).open("rb") as file,
+        _opened(file, origin) as picture,
+    ):
+        picture.seek(number)
+        return _prepared(picture, None, origin, limits)
+
+
+@contextmanager
+def _quiet(origin: str) -> Iterator[None]:
     with warnings.catch_warnings(), _named(origin):
         warnings.simplefilter("ignore")  # such as those of damaged metadata, to standard error
-        with _opened(data, origin) as picture:
-            if picture.format != "TIFF":
-                return [_prepared(picture, data, origin, max_tokens, longest_side)]
-            return [
-                _prepared(picture, None, page, max_tokens, longest_side)
-                for page in _pages(picture, origin)
-            ]
+        yield
 
 
 @contextmanager
@@ -207,14 +329,16 @@ def _is_unidentified(error: Exception) -> bool:
     return isinstance(error, UnidentifiedImageError)
 
 
-def _opened(data: bytes, origin: str) -> "Image.Image":
+def _opened(file: BinaryIO, origin: str) -> Any:
     from PIL import Image  # noqa: PLC0415 - imported only where pictures are decoded
 
     Image.init()
     Image.MAX_IMAGE_PIXELS = None  # _prepared knows better how many will be decoded
-    if data[4:8] == b"ftyp" and any(brand in data[8:48] for brand in _HEIC_BRANDS):
+    begin = file.read(48)
+    file.seek(0)
+    if begin[4:8] == b"ftyp" and any(brand in begin for brand in _HEIC_BRANDS):
         _register_heif(origin)
-    return Image.open(io.BytesIO(data), formats=[name for name in Image.ID if name in _FORMATS])
+    return Image.open(file, formats=[name for name in Image.ID if name in _FORMATS])
 
 
 def _register_heif(origin: str) -> None:
@@ -228,47 +352,36 @@ def _register_heif(origin: str) -> None:
     pillow_heif.register_heif_opener()
 
 
-def _pages(picture: Any, origin: str) -> Iterator[str]:
-    """Go to one page of a TIFF after the other; yields what to call it."""
+def _pages(picture: Any, origin: str) -> list[int]:
+    """Numbers of the pages of a TIFF among the pictures in it, from 0."""
     numbers = []
     for number in range(picture.n_frames):
         picture.seek(number)
         if not picture.tag_v2.get(_SUBFILE, 0) & _NO_PAGE:
             numbers.append(number)
-    if not 0 < len(numbers) <= MAX_PAGES:
-        raise MediaError(
-            f"{origin} has {len(numbers)} pages, and 1 to {MAX_PAGES} can be sent at once: save "
-            "those you want as files of their own"
+    if not numbers:
+        raise UnsupportedMediaError(
+            f"{origin} is a TIFF with thumbnails and masks alone: give one with a page"
         )
-    for place, number in enumerate(numbers, 1):
-        picture.seek(number)
-        yield origin if len(numbers) == 1 else f"page {place} of {origin}"
+    return numbers
 
 
-def _prepared(
-    picture: "Image.Image",
-    data: bytes | None,
-    origin: str,
-    max_tokens: int,
-    longest_side: int | None,
-) -> Picture:
+def _prepared(picture: "Image.Image", data: bytes | None, origin: str, limits: _Limits) -> Picture:
     """The picture as it is sent; `data` is its file if that may be sent."""
     from PIL import Image  # noqa: PLC0415
 
     try:
         # As stored, so that a picture is turned when it is small: both sides go by the same rules.
-        size = image_size(*picture.size, max_tokens=max_tokens, longest_side=longest_side)
+        size = image_size(
+            *picture.size, max_tokens=limits.max_tokens, longest_side=limits.longest_side
+        )
     except MediaError as error:
         raise MediaError(f"{origin} has {error}") from error
     if data is not None and size == picture.size and _can_go(picture, data):
         return Picture(data, _MIME_TYPES[str(picture.format)], *size)
     if size != picture.size:
         picture.draft(None, size)  # a JPEG is decoded at half the size, or less, if that is enough
-    if math.prod(picture.size) > MAX_PIXELS:
-        raise MediaError(
-            f"{origin} has {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS} "
-            "that a picture may have: scale it down first"
-        )
+    _check_pixels(picture, origin)
     picture.load()
     lossless = picture.format not in _LOSSY_FORMATS
     turn = _turn(picture)
@@ -279,6 +392,14 @@ def _prepared(
     if turn is not None:
         picture = picture.transpose(turn)
     return _encoded(picture, lossless)
+
+
+def _check_pixels(picture: "Image.Image", origin: str) -> None:
+    if math.prod(picture.size) > MAX_PIXELS:
+        raise MediaError(
+            f"{origin} has {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS} "
+            "that a picture may have: scale it down first"
+        )
 
 
 def _can_go(picture: "Image.Image", data: bytes) -> bool:
@@ -346,11 +467,27 @@ def _grey_or_colour(picture: "Image.Image") -> "Image.Image":
 
 def _eight_bits(picture: "Image.Image") -> "Image.Image":
     """Grey of more bits in 8. Pillow's own conversion makes all above 255 white."""
-    extremes: Any = (0, 65_535) if picture.mode.startswith("I;16") else picture.getextrema()
-    low, high = extremes
-    scale = 255 / max(high - low, sys.float_info.epsilon)
     wide = picture.convert("F")
-    return wide.point(lambda value: value * scale - low * scale).convert("L")
+    low, high = (0, 65_535) if picture.mode.startswith("I;16") else _extremes(wide)
+    scale = 255 / (high - low) if high > low else 0.0
+    offset = -low * scale if high > low else _GREY
+    grey = wide.point(lambda value: value * scale + offset).convert("L")
+    invisible = grey.info.pop("transparency", None)
+    if isinstance(invisible, int) and 0 <= invisible < _SHADES:
+        # By the shade that the file has, for others become the same one.
+        mask = picture.convert("I").point([255 * (n == invisible) for n in range(_SHADES)], "L")
+        grey.paste(255, mask=mask)
+    return grey
+
+
+def _extremes(picture: "Image.Image") -> tuple[float, float]:
+    """The least and the greatest of float grey, without what is no number."""
+    found: Any = picture.getextrema()
+    if all(map(math.isfinite, found)):
+        return float(found[0]), float(found[1])
+    values = memoryview(picture.tobytes()).cast("f")
+    least = min(filter(math.isfinite, values), default=0.0)
+    return least, max(filter(math.isfinite, values), default=0.0)
 
 
 def _encoded(picture: "Image.Image", lossless: bool) -> Picture:

@@ -3,8 +3,9 @@
 LibreOffice is a program of its own, and its formats let a file name pictures, texts and programs
 that it wants to have loaded. So each conversion runs with a profile of its own in which macros are
 off and links are not followed, may write to its own folder only, and is sent into a void when it
-asks for a URL. Where the kernel has Landlock (see `confinement`) it cannot read anybody's files
-either; where not, only the formats are taken of which LibreOffice follows no link to a file.
+asks for a URL. Where the kernel has Landlock, it can read nothing but its own files and the
+system's programs, libraries and fonts (see `confinement`); where not, only the formats are taken of
+which LibreOffice follows no link to a file.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
-from langchain_glm4v.media import confinement, pool, source
+from langchain_glm4v.media import confinement, pool, source, stopping
 
 ACCEPTED = "PPTX, PPT, ODP, DOCX, DOC, ODT"
 
@@ -163,7 +164,7 @@ def to_pdf(path: Path, kind: Format, name: str) -> Converted:
     with _lock:
         known = _converted.pop(digest, None)
     if known is None:
-        with _slots, _folder() as folder:
+        with pool.free(_slots), _folder() as folder:
             known = Converted(_convert(path, kind, name, folder))
     with _lock:
         _converted[digest] = known
@@ -196,9 +197,10 @@ def _convert(path: Path, kind: Format, name: str, folder: Path) -> Path:
     profile = folder / "profile"
     (profile / "user").mkdir(parents=True)
     (profile / "user" / "registrymodifications.xcu").write_text(_registry(), encoding="utf-8")
+    life, lifeline = pool.lifeline()
     command = [
         sys.executable,
-        *("-I", "-S", confinement.__file__, str(folder), str(SECONDS)),
+        *("-I", "-S", confinement.__file__, str(folder), str(SECONDS), str(life.fileno())),
         program,
         f"-env:UserInstallation={profile.as_uri()}",
         *("--headless", "--norestore", "--nologo", "--nodefault", "--nolockcheck"),
@@ -206,18 +208,20 @@ def _convert(path: Path, kind: Format, name: str, folder: Path) -> Path:
     ]
     kept = {key: os.environ[key] for key in ("HOME", "LANG", "PATH") if key in os.environ}
     places = dict.fromkeys(("TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), str(folder))
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=kept | places,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with life:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=kept | places,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[life.fileno()],
+            start_new_session=True,
+        )
     try:
-        process.wait(SECONDS)
-    except subprocess.TimeoutExpired as error:
+        stopping.wait(lambda seconds: _has_ended(process, seconds), SECONDS)
+    except TimeoutError as error:
         raise MediaError(
             f"converting {name} took LibreOffice more than {SECONDS} s and was stopped: save it "
             "as a PDF first"
@@ -227,6 +231,7 @@ def _convert(path: Path, kind: Format, name: str, folder: Path) -> Path:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        lifeline.close()
         _socket(profile).unlink(missing_ok=True)
     made = document.with_suffix(".pdf")
     # The exit status is 0 also where nothing could be read.
@@ -236,6 +241,12 @@ def _convert(path: Path, kind: Format, name: str, folder: Path) -> Path:
             f"needs more than {confinement.MEMORY // 1024**2} MiB of memory; save it as a PDF first"
         )
     return made
+
+
+def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
 
 
 def _socket(profile: Path) -> Path:

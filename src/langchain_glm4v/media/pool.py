@@ -1,8 +1,9 @@
 """Processes that decode media, so that a file that crashes or hangs a decoder harms nothing else.
 
-They start when the first medium is decoded, are kept for the next, and end with this process. Only
-they import the decoders (Pillow, PyAV, PyMuPDF), which also keeps the interpreter's lock, and the
-event loop with it, free while they work.
+They start when the first medium is decoded, are kept for the next, and end with this process, in
+whatever way it ends. One whose result nobody waits for any more is killed. Only they import the
+decoders (Pillow, PyAV, PyMuPDF), which also keeps the interpreter's lock, and the event loop with
+it, free while they work.
 """
 
 import atexit
@@ -17,10 +18,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from langchain_glm4v.errors import MediaError
+from langchain_glm4v.media import stopping
 from langchain_glm4v.media.worker import MEMORY
 
 Result = TypeVar("Result")
@@ -51,10 +55,11 @@ def call(
 
     Raises:
         MediaError: The process crashed, needed too much memory, or did not end in time.
+        CancelledError: The scope of this call was stopped: see `stopping`.
         Exception: What the function raises, if it is an error of this package or of Python; else
             a `RuntimeError` with its text.
     """
-    with _slots:
+    with free(_slots):
         worker = _idle_worker()
         try:
             returned, value = pickle.loads(worker.do(pickle.dumps((function, args)), timeout))
@@ -69,7 +74,7 @@ def call(
                 f"decoding {subject} crashed ({worker.kill()}): the file is damaged, or made to "
                 "do harm"
             ) from error
-        except BaseException:  # such as Ctrl-C: nobody waits for the answer any more
+        except BaseException:  # such as Ctrl-C: nobody waits for the result any more
             worker.kill()
             raise
         _idle.append(worker)
@@ -81,6 +86,31 @@ def call(
             f"decoding {subject} needs more than {MEMORY // 1024**2} MiB of memory: make it smaller"
         ) from value
     raise value
+
+
+@contextlib.contextmanager
+def free(slots: threading.Semaphore) -> Iterator[None]:
+    """Wait for one of the places of a semaphore, and hold it meanwhile.
+
+    Raises:
+        CancelledError: The scope of this call was stopped: see `stopping`.
+    """
+    stopping.wait(lambda seconds: slots.acquire(timeout=seconds))
+    try:
+        yield
+    finally:
+        slots.release()
+
+
+def lifeline() -> tuple[Connection, Connection]:
+    """A pipe for a process that is to end with this one: it calls `confinement.die_with`.
+
+    Returns:
+        The process's end, and ours, by which it lives; nothing is ever written.
+    """
+    life, ours = Pipe(duplex=False)
+    _ours.add(ours)
+    return life, ours
 
 
 def each(
@@ -95,17 +125,24 @@ def each(
             first of them is taken, so that a slow one does not hold up the others.
 
     Yields:
-        The results, in the order of the numbers.
+        The results, in the order of the numbers. After an error, or Ctrl-C, the calls that still
+        run are stopped.
     """
+    scope = stopping.Scope()
     running: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(at_once, thread_name_prefix="glm4v-media") as threads:
         try:
             for number in numbers:
-                running.append(threads.submit(function, number))
+                running.append(threads.submit(scope.bound(function), number))
                 if len(running) == 2 * at_once:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
+        except GeneratorExit:
+            raise  # without hurry: a process that may finish is of use for the next call
+        except BaseException:
+            scope.stop()
+            raise
         finally:
             for future in running:
                 future.cancel()
@@ -114,11 +151,14 @@ def each(
 class _Worker:
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
-        with theirs:
+        _ours.add(self._connection)
+        life, self._lifeline = lifeline()
+        with theirs, life:
+            descriptors = [theirs.fileno(), life.fileno()]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_WORKER), str(theirs.fileno())],
+                [sys.executable, "-P", str(_WORKER), *map(str, descriptors)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=descriptors,
                 # Ctrl-C is for this process: it decides what becomes of the work.
                 start_new_session=True,
             )
@@ -128,14 +168,14 @@ class _Worker:
         return self._process.poll() is None
 
     def do(self, job: bytes, timeout: int) -> bytes:
-        self._connection.send((timeout, job))
-        if not self._connection.poll(timeout):
-            raise TimeoutError
+        self._connection.send((sys.path, job))
+        stopping.wait(self._connection.poll, timeout)
         return self._connection.recv_bytes()
 
     def end(self) -> None:
-        """Let the process end, as it does once its connection is closed."""
+        """Let the process die, which has nothing to do or to tidy up."""
         self._connection.close()
+        self._lifeline.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_TIMEOUT)
 
@@ -144,6 +184,7 @@ class _Worker:
         self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):  # it may be dying by itself
             self._process.wait(0.1)
+        self._lifeline.close()
         self._process.kill()
         status = self._process.wait()
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
@@ -165,12 +206,15 @@ def _end_all() -> None:
 
 
 def _forget() -> None:
-    """After a fork, the child has its own processes."""
-    global _idle, _slots
-    _idle, _slots = [], threading.BoundedSemaphore(SIZE)
+    """After a fork, the child has its own processes, and keeps none of its parent alive."""
+    global _idle, _ours, _slots
+    for connection in _ours:
+        connection.close()
+    _idle, _ours, _slots = [], WeakSet(), threading.BoundedSemaphore(SIZE)
 
 
 _idle: list[_Worker] = []
+_ours: WeakSet[Connection] = WeakSet()  # ends of pipes to other processes
 _slots = threading.BoundedSemaphore(SIZE)
 os.register_at_fork(after_in_child=_forget)
 atexit.register(_end_all)

@@ -93,7 +93,14 @@ def medium_kind(begin: bytes) -> Literal["picture", "document", "video"] | None:
     """
     if begin.startswith((_ARCHIVE, _COMPOUND)):
         return "document"
-    match mime_type(begin).split("/"):
+    return kind_of_mime_type(mime_type(begin))
+
+
+def kind_of_mime_type(
+    mime_type: str | None,
+) -> Literal["picture", "document", "video"] | None:
+    """Tell of what kind a MIME type is; None if it is none that can be sent."""
+    match (mime_type or "").lower().split("/"):
         case ["image", _]:
             return "picture"
         case ["video", _]:

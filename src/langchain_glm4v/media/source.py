@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
@@ -18,13 +18,50 @@ from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMe
 Source: TypeAlias = str | os.PathLike[str]
 """A path, or a URL: `file://`, `data:` in base64, or `http(s)://`, which is fetched."""
 
+Given: TypeAlias = Any
+"""What leads to a medium: a `Source`, `bytes`, a `bytearray`, a `memoryview`, or an object that is
+made like LangChain's `Blob`, with `data` or a `path`. See `plain`."""
+
 MAX_BYTES = 256 * 1024 * 1024
-"""Bytes of one file, at most: what vLLM itself downloads at most."""
+"""Bytes of one file that is read into memory, at most: what vLLM itself downloads at most."""
 
 _SHOWN = 200  # characters of a path or URL in an error message
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 # Of a URL: user and password, query, fragment.
 _SECRETS = re.compile(r"(?<=//)[^/?#]*@|[?#].*", re.DOTALL)
+
+
+def plain(given: Given, kind: str) -> Source | bytes:
+    """Bring whatever leads to a medium into one of two forms.
+
+    Args:
+        given: A path or URL, bytes of any class, or a `Blob`.
+        kind: What it should be, for error messages.
+
+    Returns:
+        A path or URL, or the content.
+
+    Raises:
+        UnsupportedMediaError: If it is none of these.
+        MediaError: If the content has more than `MAX_BYTES` bytes.
+    """
+    match given:
+        case str():
+            return given
+        case os.PathLike():
+            path = os.fspath(given)
+            return given if isinstance(path, str) else Path(os.fsdecode(path))
+        case bytes() | bytearray() | memoryview():
+            _check_length(memoryview(given).nbytes, f"the {kind}", kind)
+            return bytes(given)
+        # A Blob of LangChain's, which is not known here.
+        case object(data=None, path=(str() | os.PathLike()) as path, as_bytes=_):
+            return plain(path, kind)
+        case object(data=(str() | bytes()), as_bytes=as_bytes):
+            return plain(as_bytes(), kind)
+    raise UnsupportedMediaError(
+        f"a {type(given).__name__} cannot be sent as a {kind}: give a path, a URL, bytes or a Blob"
+    )
 
 
 def scheme(source: Source) -> str:
@@ -42,11 +79,12 @@ def is_remote(source: Source) -> bool:
     return scheme(source) in ("http", "https")
 
 
-def read(source: Source, kind: str, *, allow_hosts: Collection[str] = ()) -> bytes:
+def read(source: Given, kind: str, *, allow_hosts: Collection[str] = ()) -> bytes:
     """Read a medium, wherever it is.
 
     Args:
-        source: A path, a `file://` URL, a `data:` URL in base64, or an `http(s)://` URL.
+        source: A path, a `file://` URL, a `data:` URL in base64, an `http(s)://` URL, or what has
+            the content itself.
         kind: What it should be, for error messages: "picture".
         allow_hosts: Hosts that may be fetched from though they are not public: see `media.fetch`.
 
@@ -56,6 +94,9 @@ def read(source: Source, kind: str, *, allow_hosts: Collection[str] = ()) -> byt
             leads to a web page, or is of another scheme.
         MediaError: If the file has more than `MAX_BYTES` bytes, or cannot be read or fetched.
     """
+    source = plain(source, kind)
+    if isinstance(source, bytes):
+        return source
     match scheme(source):
         case "http" | "https":
             # Built on this module, and of no use in the processes that decode.
@@ -63,38 +104,41 @@ def read(source: Source, kind: str, *, allow_hosts: Collection[str] = ()) -> byt
 
             return fetch(str(source), allow_hosts=allow_hosts).data
         case "data":
-            return decode_data_url(str(source), kind)
+            data = decode_data_url(str(source), kind)
+            _check_length(len(data), f"the {kind}", kind)
+            return data
         case "file" | "":
             return _read_file(_local_path(source), kind)
         case _:
             raise _unreadable(source, kind)
 
 
-def read_begin(source: Source, kind: str, count: int) -> bytes:
+def read_begin(source: Given, kind: str, count: int) -> bytes:
     """Read the first bytes of a medium that is not in the network.
 
     Args:
-        source: A path, a `file://` URL or a `data:` URL in base64. A file may have more than
-            `MAX_BYTES` bytes.
+        source: A path, a `file://` URL, a `data:` URL in base64, or what has the content itself. A
+            file may have more than `MAX_BYTES` bytes.
         kind: What it should be, for error messages.
         count: How many bytes, at most.
 
     Raises:
         MediaError: As for `read`.
     """
-    if scheme(source) == "data":
-        return decode_data_url(str(source), kind)[:count]
+    source = plain(source, kind)
+    if isinstance(source, bytes) or scheme(source) == "data":
+        return read(source, kind)[:count]
     with local_file(source, kind) as path, _told(str(path), kind), path.open("rb") as file:
         return file.read(count)
 
 
 @contextmanager
-def local_file(source: Source | bytes, kind: str) -> Iterator[Path]:
+def local_file(source: Given, kind: str) -> Iterator[Path]:
     """A medium as a file, for decoders that read only what they need of it.
 
     Args:
-        source: As for `read`, or the content itself, which is in a temporary file meanwhile. A file
-            that is there already stays where it is, and may have more than `MAX_BYTES` bytes.
+        source: As for `read`. What is no file yet is in a temporary one meanwhile. A file that is
+            there already stays where it is, and may have more than `MAX_BYTES` bytes.
         kind: What it should be, for error messages.
 
     Yields:
@@ -103,10 +147,12 @@ def local_file(source: Source | bytes, kind: str) -> Iterator[Path]:
     Raises:
         MediaError: As for `read`.
     """
+    source = plain(source, kind)
     if not isinstance(source, bytes) and scheme(source) in ("", "file"):
         yield _found(_local_path(source), kind)[0].absolute()
         return
-    data = source if isinstance(source, bytes) else read(source, kind)
+    data = read(source, kind)
+    del source
     with tempfile.TemporaryDirectory(prefix="glm4v-") as folder:
         path = Path(folder, "medium")
         path.write_bytes(data)
@@ -131,7 +177,7 @@ def decode_data_url(url: str, kind: str) -> bytes:
         )
     try:
         return base64.b64decode(b"".join(unquote_to_bytes(data).split()), validate=True)
-    except binascii.Error as error:
+    except (binascii.Error, UnicodeError) as error:
         raise UnsupportedMediaError(
             f"the {kind} of {len(data)} characters of base64 is not valid base64 ({error}): "
             "encode its bytes with base64.b64encode"
@@ -150,9 +196,14 @@ def path_of(url: str) -> str:
     """The path in a `file://` URL.
 
     Raises:
-        UnsupportedMediaError: If it names another host.
+        UnsupportedMediaError: If it names another host, or is not well-formed.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UnsupportedMediaError(
+            f"{shown(url)} is not well-formed ({error}): a local file is file:///path"
+        ) from error
     if parts.netloc not in ("", "localhost"):
         raise UnsupportedMediaError(
             f"{shown(url)} names the host {parts.netloc!r}: "
@@ -161,8 +212,9 @@ def path_of(url: str) -> str:
     return url2pathname(parts.path)
 
 
-def name_of(source: Source | bytes, kind: str) -> str:
+def name_of(source: Given, kind: str) -> str:
     """What error messages call a medium."""
+    source = plain(source, kind)
     if isinstance(source, bytes):
         return f"the {kind} of {len(source)} bytes"
     if scheme(source) == "data":
@@ -185,6 +237,14 @@ def version(path: Path | str) -> tuple[int, ...]:
         found.st_mtime_ns,
         found.st_ctime_ns,
     )
+
+
+def _check_length(size: int, name: str, kind: str) -> None:
+    if size > MAX_BYTES:
+        raise MediaError(
+            f"{name} has {size} bytes, more than the {MAX_BYTES} that a {kind} may have: save it "
+            "smaller first"
+        )
 
 
 def _local_path(source: Source) -> str:
@@ -211,11 +271,7 @@ def _found(path: str, kind: str) -> tuple[Path, os.stat_result]:
 
 def _read_file(path: str, kind: str) -> bytes:
     file, found = _found(path, kind)
-    if found.st_size > MAX_BYTES:
-        raise MediaError(
-            f"{shown(path)} has {found.st_size} bytes, more than the {MAX_BYTES} that a {kind} "
-            "may have: save it smaller first"
-        )
+    _check_length(found.st_size, shown(path), kind)
     with _told(path, kind):
         return file.read_bytes()
 

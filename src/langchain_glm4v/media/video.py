@@ -33,7 +33,7 @@ from langchain_glm4v.media import pool
 from langchain_glm4v.media.budget import MAX_VIDEO_TOKENS, video_size, video_tokens
 from langchain_glm4v.media.source import Source, local_file, name_of
 from langchain_glm4v.media.video_frames import Job, encoded
-from langchain_glm4v.media.video_timeline import Timeline, VideoInfo, read_timeline
+from langchain_glm4v.media.video_timeline import Timeline, VideoInfo, read_timeline, told
 
 Form: TypeAlias = Literal["frames", "mp4"]
 
@@ -45,6 +45,9 @@ MAX_FRAMES = 600
 
 Of what is longer, as many frames are taken at even distances.
 """
+
+LEAST_FPS = 0.0001
+"""Frames a second, at least: two in the longest film that is accepted."""
 
 LEAST_STEP_TOKENS = 100
 """Tokens that two frames keep under a low `max_tokens`, unless they are smaller by nature.
@@ -59,6 +62,8 @@ _MARKS = 2  # tokens around a step, and around the video
 _HD = 1920 * 1080
 # A rate of frames is a fraction with a denominator of this, at most, so that a film can have it.
 _DENOMINATOR = 100_000
+_LONG = 1000  # bits of a number that error messages do not show
+_SHOWN = 80  # characters of a value in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +152,15 @@ def clip(
 
     Args:
         source: A path, a `file://`, `data:` or `http(s)://` URL, or the bytes.
-        fps: Frames a second. Default: 2. The form "mp4" has 2 at most, because a server takes no
-            more of a film. Where that makes more than `MAX_FRAMES`, as many are taken.
+        fps: Frames a second, 0.0001 or more. Default: 2. The form "mp4" has 2 at most, because a
+            server takes no more of a film. Where that makes more than `MAX_FRAMES`, as many are
+            taken.
         num_frames: How many frames in all, instead of `fps`: 2 to 600.
         start: Second at which the part that is sent begins.
-        end: Second before which it ends. Default: the end of the film.
-        max_tokens: Tokens of the frames, at most, without marks; at least 100. The frames are made
-            smaller, down to `LEAST_STEP_TOKENS` for two, and then fewer.
+        end: Second before which it ends, 0.001 after `start` or later. Default: the end of the
+            film.
+        max_tokens: Tokens of the frames, at most, without marks: 100 to 30,000. The frames are
+            made smaller, down to `LEAST_STEP_TOKENS` for two, and then fewer.
         form: How the server is told the seconds: see the module.
 
     Raises:
@@ -166,7 +173,8 @@ def clip(
     wish = _Wish(fps, num_frames, start, end, max_tokens, form)
     with _as_file(source) as (path, origin):
         timeline = pool.call(read_timeline, path, origin, subject=origin)
-        sample = _sampled(timeline, wish, origin)
+        with told(origin):
+            sample = _sampled(timeline, wish, origin)
         job = _job(path, origin, timeline, sample, wish)
         url = pool.call(encoded, job, subject=origin, timeout=_patience(timeline.info))
     return _clip(url, sample, form)
@@ -186,41 +194,53 @@ class _Wish:
     def __post_init__(self) -> None:
         if self.fps is not None and self.num_frames is not None:
             raise MediaError(
-                f"a video is asked for with fps={self.fps!r} and num_frames={self.num_frames!r}: "
-                "give one of them"
+                f"a video is asked for with fps={_shown(self.fps)} and "
+                f"num_frames={_shown(self.num_frames)}: give one of them"
             )
-        end = math.inf if self.end is None else self.end
         accepted = {
-            "fps": (self.fps is None or _is_number(self.fps, 0), "a number above 0"),
+            "fps": (
+                self.fps is None or _is_number(self.fps, LEAST_FPS),
+                f"a number, {LEAST_FPS} or above",
+            ),
             "num_frames": (
                 self.num_frames is None
                 or (isinstance(self.num_frames, int) and _STEP <= self.num_frames <= MAX_FRAMES),
                 f"a whole number from {_STEP} to {MAX_FRAMES}",
             ),
-            "start": (_is_number(self.start, -1) and self.start >= 0, "a second, 0 or later"),
-            "end": (
-                self.end is None or _is_number(self.end, 0),
-                "a second later than 0",
-            ),
+            "start": (_is_number(self.start, 0), "a second, 0 or later"),
+            "end": (self.end is None or _is_number(self.end, 0.001), "a second, 0.001 or later"),
             "max_tokens": (
-                isinstance(self.max_tokens, int) and self.max_tokens >= LEAST_STEP_TOKENS,
-                f"a whole number, {LEAST_STEP_TOKENS} or above",
+                isinstance(self.max_tokens, int)
+                and LEAST_STEP_TOKENS <= self.max_tokens <= MAX_VIDEO_TOKENS,
+                f"a whole number from {LEAST_STEP_TOKENS} to {MAX_VIDEO_TOKENS}",
             ),
             "form": (self.form in ("frames", "mp4"), "'frames' or 'mp4'"),
         }
         for name, (is_accepted, what) in accepted.items():
             if not is_accepted:
-                raise MediaError(f"{name} of a video is {getattr(self, name)!r}: it must be {what}")
-        if self.start >= end:
+                value = _shown(getattr(self, name))
+                raise MediaError(f"{name} of a video is {value}: it must be {what}")
+        if self.end is not None and _exact(self.end) <= _exact(self.start):
             raise MediaError(
-                f"a video is asked for from start={self.start} s to end={self.end} s: the end must "
-                "be later than the start"
+                f"a video is asked for from start={_shown(self.start)} s to "
+                f"end={_shown(self.end)} s: the end must be 0.001 s later than the start, or more"
             )
 
 
-def _is_number(value: Any, above: float) -> bool:
+def _is_number(value: Any, least: float) -> bool:
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and math.isfinite(value) and value > above
+    return is_real and least <= value < math.inf
+
+
+def _exact(second: float) -> Fraction:
+    """A second as a user means it: 0.1 is one tenth."""
+    return Fraction(second).limit_denominator(1000)
+
+
+def _shown(value: Any) -> str:
+    """A value as error messages show it; Python refuses to write the longest numbers."""
+    is_long = isinstance(value, int) and value.bit_length() > _LONG
+    return f"a number of {value.bit_length()} bits" if is_long else repr(value)[:_SHOWN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +280,10 @@ def _sampled(timeline: Timeline, wish: _Wish, origin: str) -> _Sample:
     """Choose frames and their size."""
     ticks, info = timeline.ticks, timeline.info
     start, end = _range(timeline, wish, origin)
-    smallest = min(video_tokens(_STEP, info.width, info.height), LEAST_STEP_TOKENS)
+    try:
+        smallest = min(video_tokens(_STEP, info.width, info.height), LEAST_STEP_TOKENS)
+    except MediaError as error:
+        raise MediaError(f"{origin} has {error}") from error
     most = min(wish.max_tokens // smallest * _STEP, MAX_FRAMES)
     rate, count = _rate(wish, end - start, most)
     last = max(bisect_left(ticks, timeline.tick(end)) - 1, 0)
@@ -281,10 +304,10 @@ def _sampled(timeline: Timeline, wish: _Wish, origin: str) -> _Sample:
 def _range(timeline: Timeline, wish: _Wish, origin: str) -> tuple[Fraction, Fraction]:
     """Seconds at which the wanted part begins and ends, counted from the first frame."""
     length = timeline.length
-    start = Fraction(wish.start).limit_denominator(1000)
-    end = length if wish.end is None else Fraction(wish.end).limit_denominator(1000)
+    start = _exact(wish.start)
+    end = length if wish.end is None else _exact(wish.end)
     if timeline.should_end is not None and (wish.end is None or end > length):
-        there = math.floor(length * 10) / 10
+        there = math.floor(length * 1000) / 1000
         raise MediaError(
             f"{origin} ends after {float(length):.1f} of {timeline.should_end:.1f} s, for it was "
             f"cut off, or is damaged there: get the whole file, or pass end={there} to send what "
@@ -292,8 +315,8 @@ def _range(timeline: Timeline, wish: _Wish, origin: str) -> tuple[Fraction, Frac
         )
     if start >= length:
         raise MediaError(
-            f"{origin} has {float(length):.1f} s and is asked for from start={wish.start} s: "
-            "start earlier"
+            f"{origin} has {float(length):.1f} s and is asked for from "
+            f"start={_shown(wish.start)} s: start earlier"
         )
     return start, min(end, length)
 

@@ -18,7 +18,7 @@ from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 from langchain_glm4v.errors import MediaError
-from langchain_glm4v.media.video_timeline import MAX_PIXELS, SIDEWAYS, Mode, opened
+from langchain_glm4v.media.video_timeline import MAX_PIXELS, SIDEWAYS, Mode, opened, told
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -65,7 +65,16 @@ class _NoFrameError(Exception):
 
 
 def encoded(job: Job) -> str:
-    """The frames as a `data:` URL."""
+    """The frames as a `data:` URL.
+
+    Raises:
+        MediaError: If the file is damaged where they are.
+    """
+    with told(job.origin):
+        return _encoded(job)
+
+
+def _encoded(job: Job) -> str:
     try:
         kept = _sought(job) if job.mode == "seek" else _passed(job)
     except _NoFrameError:
@@ -178,8 +187,13 @@ def _from_key(
     """
     # Some containers look for the time at which a packet is decoded, which comes earlier than that
     # at which it is shown, and so find a keyframe too late.
+    import av  # noqa: PLC0415 - only decoding processes need it
+
     for target in (order[key], order[max(key - _REORDERED, 0)], order[0]):
-        container.seek(target, stream=stream)
+        try:
+            container.seek(target, stream=stream)
+        except av.error.FFmpegError as error:
+            raise _NoFrameError from error
         packets = container.demux(stream)
         for packet in packets:
             place = places.get(packet.pts, -1)

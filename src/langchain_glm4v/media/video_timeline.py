@@ -10,7 +10,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from langchain_glm4v.errors import MediaError, UnsupportedMediaError
+from langchain_glm4v.errors import GLM4VError, MediaError, UnsupportedMediaError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -30,10 +30,11 @@ _MICROSECONDS = 1_000_000
 _ROUNDING = Fraction(1, 2000)  # seconds: formats with coarser ticks than milliseconds are exact
 
 # FFmpeg's names; all others, such as playlists that lead to other files, are not opened.
-_CONTAINERS = "mov,matroska,avi,asf,flv,mpeg,mpegts,gif,ogg"
+_CONTAINERS = "mov,matroska,avi,asf,flv,mpeg,mpegvideo,mpegts,gif,ogg"
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "fflags": "+genpts"}
-# Its packets do not tell when a frame is shown.
-_UNTIMED = "avi"
+# Their packets do not tell when a frame is shown.
+_UNTIMED = frozenset({"avi", "mpegvideo"})
+_REASON = 200  # characters of what another library says, in error messages
 _ASSUMED_RATE = 2  # frames a second, of a film that does not tell
 
 # Signs of a, b, c, d of a display matrix -> Pillow's name of what makes a frame upright.
@@ -62,7 +63,7 @@ class VideoInfo:
         fps: Frames a second, on average.
         codec: FFmpeg's name: "h264".
         container: FFmpeg's name: "mp4" is "mov,mp4,m4a,3gp,3g2,mj2".
-        frames: How many there are; None if only a full decode would tell.
+        frames: How many there are.
     """
 
     width: int
@@ -71,7 +72,7 @@ class VideoInfo:
     fps: float
     codec: str
     container: str
-    frames: int | None
+    frames: int
 
 
 Mode: TypeAlias = Literal["seek", "pts", "count"]
@@ -138,6 +139,29 @@ class _Packet:
 
 
 @contextmanager
+def told(origin: str) -> Iterator[None]:
+    """Whatever damage makes FFmpeg, PyAV or the reckoning with its figures stumble, as one error.
+
+    Args:
+        origin: What error messages call the film.
+    """
+    try:
+        yield
+    except (GLM4VError, ImportError):
+        raise
+    except Exception as error:
+        if type(error) is MemoryError:  # and not FFmpeg's, which has sizes in damaged files too
+            raise
+        # The text of FFmpeg's own errors has a path, which may be that of a temporary file.
+        text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        reason = " ".join(text.split())[:_REASON]
+        raise MediaError(
+            f"{origin} is damaged, or of a kind that cannot be decoded ({reason}): write it anew "
+            "with a video editor, as an MP4"
+        ) from error
+
+
+@contextmanager
 def opened(path: str, origin: str, threads: int = 1) -> "Iterator[tuple[InputContainer, Any]]":
     """The container, and the film in it.
 
@@ -173,7 +197,16 @@ def opened(path: str, origin: str, threads: int = 1) -> "Iterator[tuple[InputCon
 
 
 def read_timeline(path: str, origin: str) -> Timeline:
-    """Read all packets, and decode the first frame alone."""
+    """Read all packets, and decode the first frame alone.
+
+    Raises:
+        MediaError: If it is damaged.
+    """
+    with told(origin):
+        return _timeline(path, origin)
+
+
+def _timeline(path: str, origin: str) -> Timeline:
     packets: list[_Packet] = []
     first: VideoFrame | None = None
     covered = 0.0
@@ -194,14 +227,15 @@ def read_timeline(path: str, origin: str) -> Timeline:
         missing = stated - (covered - (container.start_time or 0) / _MICROSECONDS)
         step = 1 / (stream.time_base * (stream.average_rate or _ASSUMED_RATE))
         mode, order, ticks = _times(packets, container.format.name, step)
-        end = ticks[-1] + (_duration_at(ticks[-1], packets) or math.ceil(step))
+        last = _duration_at(ticks[-1], packets)
+        end = ticks[-1] + (last if last > 0 else math.ceil(step))
         length = float((end - ticks[0]) * stream.time_base)
         if length > MAX_SECONDS:
             raise MediaError(
                 f"{origin} has {length:.0f} s, more than the {MAX_SECONDS} that a video may have: "
                 "cut it into pieces"
             )
-        size = (round(first.width * (stream.sample_aspect_ratio or 1)), first.height)
+        size = (max(1, round(first.width * (stream.sample_aspect_ratio or 1))), first.height)
         turn = _turn(first)
         width, height = size[::-1] if turn in SIDEWAYS else size
         info = VideoInfo(
@@ -245,19 +279,21 @@ def _times(
         container: FFmpeg's name of the format.
         step: Ticks between two frames, on average.
     """
-    first_key = next((at for at, packet in enumerate(packets) if packet.is_key), 0)
+    first_key = next((at for at, packet in enumerate(packets) if packet.is_key), None)
+    known_from = first_key or 0
     pts = [packet.pts for packet in packets if packet.pts is not None]
-    if container != _UNTIMED and len(pts) == len(packets):
+    if container not in _UNTIMED and len(pts) == len(packets):
         order = array("q", pts)
         # What is shown before the first keyframe needs frames that are not there.
         shown_pts = {
             tick
-            for tick, packet in zip(pts[first_key:], packets[first_key:], strict=True)
-            if not packet.is_hidden and tick >= pts[first_key]
+            for tick, packet in zip(pts[known_from:], packets[known_from:], strict=True)
+            if not packet.is_hidden and tick >= pts[known_from]
         }
         if shown_pts:
             is_one_each = len(set(pts)) == len(pts)
-            return "seek" if is_one_each else "pts", order, array("q", sorted(shown_pts))
+            can_seek = is_one_each and first_key is not None
+            return "seek" if can_seek else "pts", order, array("q", sorted(shown_pts))
     dts = {packet.dts for packet in packets if packet.dts is not None}
     if len(dts) < len(packets):
         dts = {round(number * step) for number in range(len(packets))}

@@ -4,10 +4,10 @@ Run as a script by `pool`. The package's own `__init__` would bring LangChain al
 stand-in takes its place here: modules below it are imported as ever.
 """
 
+import importlib
 import os
 import pickle
 import resource
-import signal
 import sys
 import types
 from multiprocessing.connection import Connection
@@ -18,24 +18,26 @@ PACKAGE = "langchain_glm4v"
 MEMORY = 4 * 1024**3
 """Bytes of address space of a process, at most."""
 
-_GRACE = 5  # seconds after which a job ends itself, if its parent is no more there to end it
-
 
 def main() -> None:
-    """Work on what comes through the connection whose descriptor is the first argument."""
+    """Work on what comes through a connection.
+
+    Its descriptor is the first argument; the second is that of the pipe with which to die.
+    """
+    connection, life = map(int, sys.argv[1:])
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     package = types.ModuleType(PACKAGE)
     package.__path__ = [str(Path(__file__).parents[1])]
     sys.modules[PACKAGE] = package
-    parent: Connection = Connection(int(sys.argv[1]))
+    importlib.import_module(f"{PACKAGE}.media.confinement").die_with(life)
+    parent: Connection = Connection(connection)
     while True:
         try:
-            timeout, job = parent.recv()
-            # The default action ends the process, also in the midst of a decoder's code.
-            signal.alarm(timeout + _GRACE)
+            path, job = parent.recv()
+            # Where the parent imports from, such as the target of `pip install --target`.
+            sys.path += [place for place in path if place not in sys.path]
             parent.send_bytes(outcome(job))
-            signal.alarm(0)
         except (EOFError, OSError):  # the parent is gone
             return
 
@@ -56,6 +58,10 @@ def _portable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
-    # What a decoder prints must not mix with what the program prints.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # What a decoder prints must not mix with what the program prints. Messages of Python, such as
+    # that this script failed, still go to standard error.
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     main()
