@@ -70,6 +70,7 @@ from langchain_glm4v.errors import (
     RequestError,
     UnsupportedByServerError,
 )
+from langchain_glm4v.media import stopping
 from langchain_glm4v.redaction import media_digest
 from langchain_glm4v.replies import read_completion
 from langchain_glm4v.request import Plan, count, read_options, without
@@ -562,7 +563,7 @@ class ChatGLM4V(BaseChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        fields = await asyncio.to_thread(self._with_digest, messages, kwargs)
+        fields = await stopping.in_thread(self._with_digest, messages, kwargs)
         return await super()._agenerate_with_cache(messages, stop, run_manager, **fields)
 
     def _with_digest(

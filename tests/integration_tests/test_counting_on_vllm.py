@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 from urllib.request import Request, urlopen
@@ -37,18 +36,15 @@ def post(server: GLM4VServer, path: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def pictures() -> list[dict[str, Any]]:
     """Pictures of odd sizes, one of them turned by its EXIF data."""
-    folder = tmp_path_factory.mktemp("pictures")
     blocks: list[dict[str, Any]] = []
-    for number, size in enumerate([(333, 222), (61, 700), (19, 3), (1001, 480)]):
+    for size in [(333, 222), (61, 700), (19, 3), (1001, 480)]:
         data = io.BytesIO()
         exif = Image.Exif()
         exif[0x0112] = 6  # orientation: a quarter turn
         Image.effect_noise(size, 80).save(data, "JPEG", exif=exif)
-        path = Path(folder / f"{number}.jpg")
-        path.write_bytes(data.getvalue())
-        blocks.append({"type": "image", "path": str(path)})
+        blocks.append({"type": "image", "image": data.getvalue()})
     return blocks
 
 

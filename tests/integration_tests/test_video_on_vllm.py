@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urljoin
 from urllib.request import Request, urlopen
 
+import pymupdf
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from PIL import Image
@@ -19,7 +20,7 @@ from pydantic import SecretStr
 from tokenizers import Tokenizer
 
 import tiny_glm4v
-from langchain_glm4v import ChatGLM4V, GLM4VServer, chat_models
+from langchain_glm4v import ChatGLM4V, GLM4VServer, MediaError, chat_models, question_about
 from langchain_glm4v.media.video import Clip, Form, clip
 
 # Parts of its type hints want NumPy's of another version.
@@ -29,15 +30,21 @@ STEP = re.compile(r"<\|begin_of_image\|>((?:<\|image\|>)+)<\|end_of_image\|>(\d+
 FORMS: list[Form] = ["frames", "mp4"]
 
 
-def film(path: Path, count: int, rate: int | Fraction, times: list[int] | None = None) -> Path:
+def film(
+    path: Path,
+    count: int,
+    rate: int | Fraction,
+    times: list[int] | None = None,
+    size: tuple[int, int] = (160, 96),
+) -> Path:
     """Write a film; `times` are milliseconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", Fraction(rate))
-        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         if times:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(count):
-            image = Image.new("RGB", (160, 96), (number % 250, 90, 250 - number % 250))
+            image = Image.new("RGB", size, (number % 250, 90, 250 - number % 250))
             frame = av.VideoFrame.from_image(image)
             frame.time_base = Fraction(1, 1000) if times else 1 / Fraction(rate)
             frame.pts = times[number] if times else number
@@ -160,6 +167,32 @@ def test_the_count_is_that_of_the_server(
         reply = model.invoke(messages)
         assert reply.usage_metadata is not None
         assert counted == reply.usage_metadata["input_tokens"]
+
+
+def test_media_larger_than_the_server_takes(server: GLM4VServer, tmp_path: Path) -> None:
+    """With a context of 8,192 tokens, vLLM makes room for 6,084 of one medium."""
+    model = ChatGLM4V(
+        base_url=server.base_url,
+        api_key=SecretStr(server.api_key),
+        model=server.served_model_name,
+        max_tokens=1,
+    )
+    long = str(film(tmp_path / "long.mp4", 100, 5, size=(640, 480)))  # 7,820 tokens
+    page = tmp_path / "page.pdf"
+    with pymupdf.open() as pdf:
+        pdf.new_page(width=595, height=842)
+        pdf.save(page)
+    document = {"type": "file", "path": str(page), "longest_side": 2604}
+    for medium, most in ((long, 4096), (document, 6084)):
+        used = model.invoke([question_about("What?", medium)]).usage_metadata
+        assert used is not None
+        assert most - 500 < used["input_tokens"] < most + 100
+    own = {"type": "video", "path": long, "max_tokens": 8000}
+    with pytest.raises(MediaError, match="7820 tokens, and the server takes 6084 of one picture"):
+        model.invoke([question_about("What?", own)])
+    larger = {**document, "max_tokens": 6144}
+    with pytest.raises(MediaError, match="6138 tokens, and the server takes 6084 of one picture"):
+        model.invoke([question_about("What?", larger)])
 
 
 def png() -> str:
