@@ -732,7 +732,7 @@ class ChatGLM4V(BaseChatOpenAI):
         try:
             reply = await send(client, light)
         except openai.APIError as error:
-            if await asyncio.to_thread(self._is_up_again, error):
+            if await stopping.in_thread(self._is_up_again, error):
                 uploads.forget()
                 reply = await send(client, payload)
             elif light is payload or not _may_miss_media(error):
