@@ -33,6 +33,10 @@ def render(messages: list[dict[str, Any]]) -> str:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    def end_headers(self) -> None:
+        self.send_header("X-GLM4V-Server", os.environ["GLM4V_SERVER_ID"])  # as the guard does
+        super().end_headers()
+
     def reply(self, body: object) -> None:
         self.send_response(200)
         self.end_headers()

@@ -41,6 +41,7 @@ HEALTH_INTERVAL = 1.0  # seconds between two health checks of a server that is r
 HEALTH_TIMEOUT = 5.0  # seconds
 WRITE_TIMEOUT = 5.0  # seconds
 MARKER_VARIABLE = "GLM4V_SERVER_ID"
+ID_HEADER = "X-GLM4V-Server"  # of the reply to a health check, see `guard`
 PARENT_VARIABLE = "GLM4V_SERVER_PARENT"
 
 State = Literal["starting", "ready", "restarting", "stopping", "failed", "released"]
@@ -137,12 +138,13 @@ class Task:
         return cls(**{**fields, "facts": Facts(**fields["facts"])})
 
 
-def health(host: str, port: int, timeout: float) -> int | None:
-    """HTTP status of a server's health check; None if it does not answer."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+def health(facts: Facts, timeout: float) -> int | None:
+    """HTTP status of a server's health check; None if it, and no other, does not answer."""
+    connection = http.client.HTTPConnection(facts.host, facts.port, timeout=timeout)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status
+        reply = connection.getresponse()
+        return reply.status if reply.headers[ID_HEADER] == facts.id else None
     except (OSError, http.client.HTTPException):
         return None
     finally:
@@ -234,7 +236,8 @@ class Keeper:
         self._stop: Literal["", "drain", "abort"] = ""
         self._wish: Literal["drain", "abort"] = "abort"  # of the user that left last
         self._keep_log = task.keep_log
-        self._door_is_open = True
+        self._door_path = Path(task.door_path)
+        self._door_number: int | None = self._door_path.stat().st_ino
 
     def run(self) -> None:
         """Keep the server until nobody needs it or it fails."""
@@ -319,7 +322,7 @@ class Keeper:
         while process.poll() is None:
             if self._stopped(within=POLL_INTERVAL if ready_at is None else HEALTH_INTERVAL):
                 break
-            found = health(facts.host, facts.port, HEALTH_TIMEOUT)
+            found = health(facts, HEALTH_TIMEOUT)
             now = time.monotonic()
             if found == http.HTTPStatus.OK:
                 answered = now
@@ -474,9 +477,11 @@ class Keeper:
     def _close_door(self) -> None:
         """Let nobody join any more: whoever comes next starts a server anew."""
         with self._changed:
-            if self._door_is_open:  # else the next server may have its own there
-                Path(self._task.door_path).unlink(missing_ok=True)
-            self._door_is_open = False
+            with contextlib.suppress(OSError):
+                # else the next server has its own there
+                if self._door_path.stat().st_ino == self._door_number:
+                    self._door_path.unlink()
+            self._door_number = None
 
 
 def _user_of(connection: socket.socket) -> int:

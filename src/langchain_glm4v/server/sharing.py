@@ -73,9 +73,18 @@ def alone(name: str, report: Callable[[str], None]) -> Iterator[None]:
     Args:
         name: See `name`.
         report: Called with a short line if another one does.
+
+    Raises:
+        ServerStartError: The lock cannot be made.
     """
     waited = False
-    with (folder() / f"{name}.lock").open("w") as lock:
+    path = folder() / f"{name}.lock"
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        message = f"no lock can be made: {error}; set XDG_RUNTIME_DIR to another folder"
+        raise ServerStartError(message) from error
+    with lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
