@@ -744,7 +744,7 @@ class ChatGLM4V(BaseChatOpenAI):
 
     @property
     def _server_pid(self) -> int | None:
-        return self._managed_server and self._managed_server.pid
+        return None if self._managed_server is None else self._managed_server.pid
 
     def _is_up_again(self, error: openai.APIError, pid: int | None) -> bool:
         """Whether a request failed because the managed server died, which is up again now.

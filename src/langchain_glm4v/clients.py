@@ -341,7 +341,7 @@ def stream(client: openai.OpenAI, payload: Mapping[str, Any]) -> Events:
 
 async def astream(client: openai.AsyncOpenAI, payload: Mapping[str, Any]) -> AsyncEvents:
     """As `stream`, asynchronously."""
-    events = await client.post(
+    events: AsyncEvents = await client.post(
         _PATH,
         cast_to=object,
         stream=True,

@@ -10,6 +10,7 @@ Both sides write lines of JSON. The keeper tells what there is (`Facts`), once, 
 `Status`. Users may write:
 
     {"do": "hold"}                                      be counted as a user, as the starter is
+    {"do": "vouch"}                                     by the starter: it answers as it should
     {"do": "release", "drain": bool, "keep_log": bool}  be none any more
     {"do": "stop", "drain": bool, "keep_log": bool}     stop the server, whoever uses it
 """
@@ -232,6 +233,7 @@ class Keeper:
         self._status = Status("starting")
         self._connections: set[socket.socket] = set()
         self._users: set[socket.socket] = set()
+        self._checking: socket.socket | None = None  # the starter, until it vouches for the server
         self._unused_since: float | None = None
         self._stop: Literal["", "drain", "abort"] = ""
         self._wish: Literal["drain", "abort"] = "abort"  # of the user that left last
@@ -242,6 +244,7 @@ class Keeper:
     def run(self) -> None:
         """Keep the server until nobody needs it or it fails."""
         starter = socket.socket(fileno=self._task.starter)
+        self._checking = starter
         self._hold(starter)  # before it is listened to: it may have died already
         self._welcome(starter)
         door = socket.socket(fileno=self._task.door)
@@ -437,6 +440,8 @@ class Keeper:
         match message["do"]:
             case "hold":
                 self._hold(connection)
+            case "vouch":
+                self._checking = None
             case "release":
                 self._release(connection, how)
             case "stop":
@@ -465,6 +470,8 @@ class Keeper:
             if not self._users:
                 self._unused_since, self._wish = time.monotonic(), how
                 self._changed.notify_all()
+            if connection is self._checking:  # who joined meanwhile must start one that is checked
+                self._want_stop("abort")
 
     def _drop(self, connection: socket.socket) -> None:
         with self._changed:

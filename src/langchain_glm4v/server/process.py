@@ -345,10 +345,14 @@ class GLM4VServer:
                 if self._hold is hold:  # no other thread was first, and started it again
                     self._hold = self._keeper = None
                     _running.discard(self)
-            if hold.is_open or not _is_over(hold.status):  # its keeper hangs, or was killed
+            status = hold.status
+            # Else its keeper hangs, or was killed, maybe while it stopped the server.
+            has_ended = _is_over(status) and status is not None and status.pid is None
+            if hold.is_open or not has_ended:
                 hold.close()
                 keeper.kill_marked(server_id)
-            if child is not None and hold.status != Status("released"):
+                sharing.remove_dead()
+            if child is not None and status != Status("released"):
                 with contextlib.suppress(subprocess.TimeoutExpired):  # the system cannot end it
                     child.wait(KEEPER_GRACE)
 
@@ -383,6 +387,7 @@ class GLM4VServer:
         self.id, self.api_key, self.log_path = self._own  # one that was joined before had its own
         self._report("; ".join(found.fit.reasons))
         _remove_old_logs()
+        sharing.remove_dead()
         for attempt in range(PORT_ATTEMPTS):
             try:
                 self._wait_until_ready(self._launch(found, name))
@@ -518,13 +523,14 @@ class GLM4VServer:
             has_images=self.options.images_per_prompt > 0,
             is_trained="dummy" not in self.options.extra_args,
         )
+        hold.tell("vouch")
 
     def _failure(self, status: Status | None, when: str = "") -> ServerError:
         """The error for a server that has ended, and why."""
         if log.lost_port(self.log_path) and self._port is not None:
             return PortInUseError(port_in_use(self.options.host, self._port))
         what = f"ended{when}"
-        if status is None or status.state in ("starting", "ready"):
+        if status is None or not _is_over(status):
             cause = "its keeper was killed"
         elif status.exit_code is not None:
             what = f"ended with {_describe(status.exit_code)}{when}"
