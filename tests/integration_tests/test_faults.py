@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from mixed_load import BAD, GOOD, Media, Outcome, calls
 
 CALLS = 200
 RESTART_DELAY = 0.5
+HELD_MORE = 4  # sockets, files and threads that may come and go
 ENDLESS: dict[str, Any] = {
     "max_tokens": 7000,
     "repetition_guard": False,
@@ -66,6 +67,7 @@ class Shared:
     disk: Path
     is_small: bool  # whether the disk can be filled
     media: Media
+    held: Counter[str] = field(default_factory=Counter)  # by this process, after the first calls
 
     @property
     def server(self) -> GLM4VServer:
@@ -144,9 +146,8 @@ def assert_nothing_is_left(server_id: str) -> None:
 def held() -> Counter[str]:
     """What this process holds."""
     gc.collect()
-    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    kinds = Counter(re.sub(r":?\[?\d+\]?$", "", link) for link in links)
-    return Counter(sockets=kinds["socket"], files=len(links), threads=threading.active_count())
+    files = len([*Path("/proc/self/fd").iterdir()])
+    return Counter(files=files, threads=threading.active_count())
 
 
 @contextmanager
@@ -154,16 +155,17 @@ def own_folders(folder: Path) -> Iterator[None]:
     """While this runs, servers, logs and sockets are in a folder of the test's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        patch.setenv("TMPDIR", str(folder))  # of other programs, and vLLM
         patch.setattr("tempfile.tempdir", str(folder))
         patch.setattr(process, "RESTART_DELAYS", (RESTART_DELAY,) * 4)
         yield
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
-    """While this runs, the folder is a disk of 1 MiB; False if that cannot be had."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
+def small_disk(folder: Path, option: str = "size=1m") -> Iterator[bool]:
+    """While this runs, the folder is a small disk; False if that cannot be had."""
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", f"{option},mode=700", "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
     try:
         yield mounted
@@ -185,7 +187,7 @@ def fill(folder: Path) -> None:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("faults")
     disk = folder / "disk"
-    with own_folders(folder), small_disk(disk) as is_small:
+    with small_disk(disk) as is_small, own_folders(disk):
         options: dict[str, Any] = {"log_path": str(disk / "server.log"), "hang_timeout": 7}
         fields: dict[str, Any] = {"temperature": 0, "max_tokens": 512}
         others = [user(options) for _ in range(2)]
@@ -225,6 +227,7 @@ def test_every_good_call_among_bad_ones_is_answered_once(shared: Shared) -> None
     assert [outcome for outcome in unclear if outcome.kind != "abandoned stream"] == []
     wait_until(lambda: metrics(server)["num_requests_running"] == 0)
     assert answered(server) - before == len(good)
+    shared.held.update(held())
 
 
 def test_answer_for_a_killed_program_ends(shared: Shared) -> None:
@@ -233,11 +236,10 @@ def test_answer_for_a_killed_program_ends(shared: Shared) -> None:
     print(file=program.stdin, flush=True)
     read_until(program, "streaming")
     assert metrics(shared.server)["num_requests_running"] == 1
-    aborted = "request_success_total abort"
-    before = metrics(shared.server)[aborted]
+    before = answered(shared.server)
     end(program)
     wait_until(lambda: metrics(shared.server)["num_requests_running"] == 0)
-    assert metrics(shared.server)[aborted] == before + 1
+    assert answered(shared.server) == before
 
 
 def test_server_stays_for_its_last_user(shared: Shared) -> None:
@@ -249,7 +251,7 @@ def test_server_stays_for_its_last_user(shared: Shared) -> None:
     assert shared.server.pid == before
 
 
-def test_log_on_a_full_disk_stops_nothing(shared: Shared) -> None:
+def test_full_disk_for_log_and_temporary_files_stops_nothing(shared: Shared) -> None:
     if not shared.is_small:
         pytest.skip("mounting a small disk needs root")
     fill(shared.disk)
@@ -323,6 +325,8 @@ def test_death_while_draining_ends_all(shared: Shared) -> None:
         with pytest.raises(Exception, match="server at"):
             list(stream)
         draining.result()
+    grown = held() - shared.held
+    assert all(number <= HELD_MORE for number in grown.values()), grown
     assert_nothing_is_left(server.id)
 
 
@@ -352,9 +356,9 @@ def test_death_of_the_program_in_a_start_leaves_nothing(tmp_path: Path) -> None:
     with own_folders(tmp_path):
         before = {*find_leftovers()}
         program = user({})
-        read_until(program, "warming up")
+        read_until(program, "configuring engine")
         started = {*find_leftovers()} - before
-        assert len(started) >= 3
+        assert len(started) >= 2
         end(program)
         wait_until(lambda: not started & {*find_leftovers()})
         assert sharing.names() == []
@@ -377,12 +381,10 @@ def test_weights_that_are_noise_are_noticed(tmp_path: Path) -> None:
 
 
 def test_start_on_a_full_disk_tells_so(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk") as is_small, own_folders(tmp_path / "disk"):
+    with small_disk(tmp_path / "disk", "nr_inodes=2") as is_small, own_folders(tmp_path / "disk"):
         if not is_small:
             pytest.skip("mounting a small disk needs root")
-        sharing.folder()
-        fill(tmp_path / "disk")
         server = GLM4VServer("tiny", share=True)
-        with pytest.raises(ServerStartError, match="No space left on device"):
+        with pytest.raises(ServerStartError, match=r"No space left on device.* set XDG_RUNTIME"):
             server.start()
         assert_nothing_is_left(server.id)

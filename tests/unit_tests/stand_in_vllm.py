@@ -78,9 +78,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         self.reply({"id": "1", "object": "chat.completion", "model": "m", "choices": choices})
 
+    def write_chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
     def reply_to_stream(self) -> None:
+        self.protocol_version = "HTTP/1.1"  # shows where it ends, or is cut
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
         self.end_headers()
         if is_time_for("dies at once "):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -90,10 +96,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             {"index": 0, "delta": delta, "finish_reason": "stop"},
         ):
             event = {"id": "1", "object": "chat.completion.chunk", "choices": [choice]}
-            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            self.write_chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
             if is_time_for("dies in a stream "):
                 os.kill(os.getpid(), signal.SIGKILL)
-        self.wfile.write(b"data: [DONE]\n\n")
+        self.write_chunk(b"data: [DONE]\n\n")
+        self.write_chunk(b"")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

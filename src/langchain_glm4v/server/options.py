@@ -46,7 +46,7 @@ CPU_ENVIRONMENT = {
 }
 # A step of the engine, such as the reading of a large picture, takes a CPU so much longer than a
 # GPU that it gets so many times the patience: with the 9B model minutes, by estimate.
-CPU_PATIENCE = 5
+CPU_PATIENCE = 3
 # Without one of these a CPU emulates bfloat16; float32 is then 4 to 6 times as fast.
 BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 

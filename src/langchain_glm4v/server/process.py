@@ -102,7 +102,7 @@ class GLM4VServer:
         shutdown_timeout: Whole seconds that `stop` lets requests finish in.
         hang_timeout: Seconds without an answer to a health check after which a server is taken for
             hung, and started again. The same goes for its engine, which answers between two steps;
-            on a CPU it has five times as long.
+            on a CPU it has three times as long.
         share: Whether to join the server that this or another program of this user runs with the
             same options, and to let others join. It ends when its last user stops it.
         idle_timeout: Seconds that the server stays after its last user.
