@@ -213,6 +213,8 @@ def test_proxies_are_not_asked_for_loopback(model: str, monkeypatch: pytest.Monk
         ("OSError: [Errno 28] No space left on device", "free some space"),
         ("RuntimeError: Failed core proc(s): {'EngineCore': -9}", "using too much memory"),
         ("RuntimeError: Failed core proc(s): {'EngineCore': -7}", "changed while it was read"),
+        ("RuntimeError: Failed core proc(s): {}", "using too much memory"),
+        ("ERROR EngineCore: odd\nRuntimeError: Failed core proc(s): {}", "in the last lines"),
         ("something else", "the reason is in the last lines"),
     ],
 )
