@@ -102,12 +102,26 @@ def end(program: "subprocess.Popen[str]") -> None:
     program.communicate()
 
 
+def told_of(pid: int, name: str) -> str:
+    """What /proc tells of a process; nothing if it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:
+        return ""
+
+
 def named(server_id: str, name: str) -> int | None:
     """The server's process whose command line has a name in it."""
     for pid in find_leftovers(server_id):
-        if name in Path(f"/proc/{pid}/cmdline").read_text():
+        if name in told_of(pid, "cmdline"):
             return pid
     return None
+
+
+def started_here() -> list[int]:
+    """The processes of all servers that were started with this folder for sockets."""
+    here = f"XDG_RUNTIME_DIR={os.environ['XDG_RUNTIME_DIR']}\0"
+    return [pid for pid in find_leftovers() if here in told_of(pid, "environ")]
 
 
 def kill(server: GLM4VServer, victim: str, how: signal.Signals = signal.SIGKILL) -> None:
@@ -203,13 +217,8 @@ def test_programs_that_start_at_once_share_a_server(shared: Shared) -> None:
     told = {read_until(program, "id ") for program in shared.others}
     assert told == {f"id {shared.server.id}"}
     assert len(sharing.names()) == 1
-    keepers = [
-        pid
-        for pid in find_leftovers()
-        if "keeper.py" in Path(f"/proc/{pid}/cmdline").read_text()
-        and os.environ["XDG_RUNTIME_DIR"] in Path(f"/proc/{pid}/environ").read_text()
-    ]
-    assert len(keepers) == 1
+    lines = [told_of(pid, "cmdline") for pid in started_here()]
+    assert sum("keeper.py" in line for line in lines) == 1
 
 
 def test_every_good_call_among_bad_ones_is_answered_once(shared: Shared) -> None:
@@ -354,13 +363,11 @@ def test_death_in_a_start_is_told_and_leaves_nothing(
 
 def test_death_of_the_program_in_a_start_leaves_nothing(tmp_path: Path) -> None:
     with own_folders(tmp_path):
-        before = {*find_leftovers()}
         program = user({})
         read_until(program, "loading engine")
-        wait_until(lambda: len({*find_leftovers()} - before) >= 2)
-        started = {*find_leftovers()} - before
+        wait_until(lambda: len(started_here()) >= 2)
         end(program)
-        wait_until(lambda: not started & {*find_leftovers()})
+        wait_until(lambda: not started_here())
         assert sharing.names() == []
 
 
