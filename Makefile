@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := .venv/installed
 TORCH := torch==2.13.0+cpu
 
-.PHONY: help demo test lint benchmark clean
+.PHONY: help demo test lint benchmark soak clean
 
 help:
 	@echo "make demo       ask the miniature about pictures, a scan and a film, on a real vLLM"
 	@echo "make test       unit tests, and integration tests on a real vLLM"
 	@echo "make lint       ruff and mypy"
 	@echo "make benchmark  the figures of benchmarks/"
+	@echo "make soak       30 minutes of load and deaths; MINUTES=5 for fewer"
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -29,6 +30,11 @@ benchmark: $(INSTALLED)
 	for script in import_time parser chat_overhead media; do \
 		$(BIN)/python benchmarks/$$script.py || exit; \
 	done
+
+MINUTES ?= 30
+
+soak: $(INSTALLED)
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 # Torch comes first and by itself, so that pip never takes a build of it for GPUs, gigabytes large.
 # Where pip's own index has no build for CPUs, PyTorch's has one. vLLM's hash is checked in a step

@@ -706,10 +706,11 @@ class ChatGLM4V(BaseChatOpenAI):
         """Send a request, without the media that the server has already."""
         uploads = self._uploads(payload)
         light = uploads.without_known(payload)
+        pid = self._server_pid
         try:
             reply = send(self.root_client, light)
         except openai.APIError as error:
-            if self._is_up_again(error):
+            if self._is_up_again(error, pid):
                 uploads.forget()
                 reply = send(self.root_client, payload)
             elif light is payload or not _may_miss_media(error):
@@ -729,10 +730,11 @@ class ChatGLM4V(BaseChatOpenAI):
         uploads = self._uploads(payload)
         light = uploads.without_known(payload)
         client = self.root_async_client.current
+        pid = self._server_pid
         try:
             reply = await send(client, light)
         except openai.APIError as error:
-            if await stopping.in_thread(self._is_up_again, error):
+            if await stopping.in_thread(self._is_up_again, error, pid):
                 uploads.forget()
                 reply = await send(client, payload)
             elif light is payload or not _may_miss_media(error):
@@ -743,11 +745,19 @@ class ChatGLM4V(BaseChatOpenAI):
         uploads.note_sent(payload)
         return reply
 
-    def _is_up_again(self, error: openai.APIError) -> bool:
+    @property
+    def _server_pid(self) -> int | None:
+        return None if self._managed_server is None else self._managed_server.pid
+
+    def _is_up_again(self, error: openai.APIError, pid: int | None) -> bool:
         """Whether a request failed because the managed server died, which is up again now.
 
         Waits while it is started again. Nothing of the reply was handed out yet, so the request can
         be made once more.
+
+        Args:
+            error: What the request failed with.
+            pid: Of the server when the request was made.
 
         Raises:
             ServerStartError: The server has failed for good.
@@ -755,10 +765,10 @@ class ChatGLM4V(BaseChatOpenAI):
         server = self._managed_server
         if server is None or not _may_have_died(error):
             return False
-        if not server.is_healthy:
-            server.wait_until_ready()
-            return True
-        return isinstance(error, openai.APIConnectionError)
+        if not server.has_lost(pid) and not isinstance(error, openai.APIConnectionError):
+            return False
+        server.wait_until_ready()
+        return True
 
     @contextmanager
     def _forgetting(self, plan: Plan) -> Iterator[None]:
@@ -773,10 +783,23 @@ class ChatGLM4V(BaseChatOpenAI):
         return _uploads.setdefault(self._abilities_key(payload["model"]), Uploads())
 
     def _ask(self, question: Question) -> Answer:
+        pid = self._server_pid
+        try:
+            return ask(self.root_client, question)
+        except openai.APIConnectionError as error:
+            if not self._is_up_again(error, pid):
+                raise
         return ask(self.root_client, question)
 
     async def _aask(self, question: Question) -> Answer:
-        return await aask(self.root_async_client.current, question)
+        client = self.root_async_client.current
+        pid = self._server_pid
+        try:
+            return await aask(client, question)
+        except openai.APIConnectionError as error:
+            if not await asyncio.to_thread(self._is_up_again, error, pid):
+                raise
+        return await aask(client, question)
 
     def _explained(self) -> AbstractContextManager[None]:
         """Around a request: errors say which server, and what to do."""

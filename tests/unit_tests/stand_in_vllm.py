@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,22 @@ from typing import Any
 from jinja2 import Template
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>")
+STAGES = {
+    "loading engine": "",
+    "configuring engine": "non-default args: {}",
+    "loading weights": "Starting to load model",
+    "warming up": "Loading weights took 1 s",
+}
 FAULT = os.environ.get("GLM4V_STAND_IN", "")
+
+
+def is_time_for(fault: str) -> bool:
+    """Whether the fault is to happen now; the file that it names goes away."""
+    marker = Path(FAULT.removeprefix(fault))
+    if not FAULT.startswith(fault) or not marker.exists():
+        return False
+    marker.unlink()
+    return True
 
 
 def option(name: str) -> str:
@@ -33,32 +49,64 @@ def render(messages: list[dict[str, Any]]) -> str:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    def end_headers(self) -> None:
+        self.send_header("X-GLM4V-Server", os.environ["GLM4V_SERVER_ID"])  # as the guard does
+        super().end_headers()
+
     def reply(self, body: object) -> None:
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 
     def do_GET(self) -> None:
-        if FAULT.startswith("unwell once ") and Path(FAULT.removeprefix("unwell once ")).exists():
-            Path(FAULT.removeprefix("unwell once ")).unlink()
+        if is_time_for("unwell once "):
             self.send_error(503)
         else:
             self.reply({})
 
     def reply_to_chat(self) -> None:
-        if FAULT.startswith("dies at once "):
-            marker = Path(FAULT.removeprefix("dies at once "))
-            if marker.exists():
-                marker.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
+        if FAULT == "halts when checking":
+            time.sleep(1000)
+        if is_time_for("dies at once "):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if is_time_for("dies slowly "):  # as vLLM does after its engine
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            self.send_error(500)
+            return
         content = "!" * 12 if FAULT == "babbles" else f"<answer>{os.getpid()}</answer>"
         message = {"role": "assistant", "content": content}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         self.reply({"id": "1", "object": "chat.completion", "model": "m", "choices": choices})
 
+    def write_chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def reply_to_stream(self) -> None:
+        self.protocol_version = "HTTP/1.1"  # shows where it ends, or is cut
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if is_time_for("dies at once "):
+            os.kill(os.getpid(), signal.SIGKILL)
+        delta = {"content": f"<answer>{os.getpid()}</answer>"}
+        for choice in (
+            {"index": 0, "delta": {"content": ""}},
+            {"index": 0, "delta": delta, "finish_reason": "stop"},
+        ):
+            event = {"id": "1", "object": "chat.completion.chunk", "choices": [choice]}
+            self.write_chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+            if is_time_for("dies in a stream "):
+                os.kill(os.getpid(), signal.SIGKILL)
+        self.write_chunk(b"data: [DONE]\n\n")
+        self.write_chunk(b"")
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/v1/chat/completions":
+        if self.path == "/v1/chat/completions" and body.get("stream"):
+            self.reply_to_stream()
+        elif self.path == "/v1/chat/completions":
             self.reply_to_chat()
         elif self.path == "/detokenize":
             self.reply({"prompt": "".join(map(chr, body["tokens"]))})
@@ -73,7 +121,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    print("non-default args: {}\nStarting to load model\nLoading weights took 1 s", flush=True)
+    for stage, line in STAGES.items():
+        print(line, flush=True)
+        if f"halts when {stage}" == FAULT:
+            time.sleep(1000)
+    if FAULT.startswith("waits while "):
+        while Path(FAULT.removeprefix("waits while ")).exists():
+            time.sleep(0.1)
     if FAULT == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.Popen(["sleep", "1000"])  # inherits the deafness

@@ -23,6 +23,12 @@ class Engine:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.is_responding = asyncio.Event()
+        self.is_responding.set()
+
+    async def is_sleeping(self) -> bool:
+        await self.is_responding.wait()
+        return False
 
     async def sleep(self, level: int) -> None:
         self.log.append(f"sleep {level}")
@@ -54,6 +60,8 @@ def app(engine: Engine) -> Starlette:
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setenv("GLM4V_ENGINE_HANG_TIMEOUT", "1000")
+    monkeypatch.setenv("GLM4V_SERVER_ID", "0123")
     monkeypatch.delenv("GLM4V_SLEEP_AFTER", raising=False)
 
 
@@ -127,3 +135,29 @@ async def test_engine_sleeps_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) 
         assert engine.log == [chat, "sleep 1", "/metrics", "/health"]
         await asyncio.gather(*(client.get(chat) for _ in range(5)))
         assert engine.log[4:] == ["wake", *[chat] * 5]
+
+
+async def test_health_check_tells_of_an_engine_that_hangs_and_which_server_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLM4V_ENGINE_HANG_TIMEOUT", "0.2")
+    engine = Engine()
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app(engine)), base_url="http://server"
+    ) as client:
+
+        async def health() -> int:
+            reply = await client.get("/health")
+            assert reply.headers["X-GLM4V-Server"] == "0123"
+            return reply.status_code
+
+        for _ in range(3):
+            assert await health() == 200
+            await asyncio.sleep(0.15)
+        engine.is_responding.clear()
+        assert await health() == 200
+        await asyncio.sleep(0.3)
+        assert await health() == 503
+        engine.is_responding.set()
+        await asyncio.sleep(0)
+        assert await health() == 200

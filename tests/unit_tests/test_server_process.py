@@ -1,5 +1,7 @@
 """The life of a server process, with a stand-in for vLLM that can be told to misbehave."""
 
+import asyncio
+import http.server
 import io
 import json
 import os
@@ -8,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +20,16 @@ from typing import Any
 import pytest
 
 from langchain_glm4v import ChatGLM4V
+from langchain_glm4v.call_errors import ServerUnreachableError
 from langchain_glm4v.errors import PortInUseError, SelfCheckError, ServerStartError, TemplateError
-from langchain_glm4v.server import GLM4VServer, find_leftovers, keeper, process, sharing
+from langchain_glm4v.server import (
+    GLM4VServer,
+    find_leftovers,
+    hold,
+    keeper,
+    process,
+    sharing,
+)
 from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.preflight import free_port
 
@@ -204,6 +215,8 @@ def test_proxies_are_not_asked_for_loopback(model: str, monkeypatch: pytest.Monk
         ("OSError: [Errno 28] No space left on device", "free some space"),
         ("RuntimeError: Failed core proc(s): {'EngineCore': -9}", "using too much memory"),
         ("RuntimeError: Failed core proc(s): {'EngineCore': -7}", "changed while it was read"),
+        ("RuntimeError: Failed core proc(s): {}", "using too much memory"),
+        ("ERROR EngineCore: odd\nRuntimeError: Failed core proc(s): {}", "in the last lines"),
         ("something else", "the reason is in the last lines"),
     ],
 )
@@ -617,6 +630,297 @@ def test_hung_keeper_is_killed_with_its_server(model: str, monkeypatch: pytest.M
     os.kill(keeper_of(server), signal.SIGSTOP)
     server.stop(drain=False)
     wait_until(lambda: not find_leftovers(server.id))
+
+
+STAGES = ("loading engine", "configuring engine", "loading weights", "warming up", "checking")
+
+
+def assert_nothing_is_left(server_id: str) -> None:
+    wait_until(lambda: not find_leftovers(server_id))
+    assert sharing.names() == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_start_whose_server_or_keeper_is_killed_fails_and_leaves_nothing(
+    model: str, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", f"halts when {stage}")
+    monkeypatch.setattr(process, "RESTART_DELAYS", ())
+    for victim, cause in (("server", "SIGKILL"), ("keeper", "its keeper was killed")):
+        seen: list[str] = []
+        server = GLM4VServer(model, share=True, on_progress=seen.append)
+        with ThreadPoolExecutor() as pool:
+            starting = pool.submit(server.start)
+            wait_until(lambda: bool(seen) and seen[-1].startswith(stage))  # noqa: B023
+            wait_until(lambda: server.pid is not None)  # noqa: B023
+            pid = server.pid if victim == "server" else keeper_of(server)
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+            if stage == "checking":
+                with pytest.raises((SelfCheckError, TemplateError), match="see the server's log"):
+                    starting.result()
+            else:
+                with pytest.raises(ServerStartError, match=cause):
+                    starting.result()
+        assert_nothing_is_left(server.id)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_program_killed_in_a_start_leaves_nothing_and_the_next_starts(
+    model: str, program: Program, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", f"halts when {stage}")
+    child = program(
+        f"server = GLM4VServer({model!r}, share=True, on_progress=lambda s: print(s, flush=True))\n"
+        "print(server.id, flush=True)\n"
+        "server.start()"
+    )
+    line_from(child)
+    server_id = line_from(child)
+    while not line_from(child).startswith(stage):
+        pass
+    with ThreadPoolExecutor() as pool:
+        waiting: list[str] = []
+        other = GLM4VServer(model, share=True, on_progress=waiting.append)
+        starting = pool.submit(other.start)
+        wait_until(lambda: sharing.WAITING in waiting)
+        monkeypatch.delenv("GLM4V_STAND_IN")
+        child.kill()
+        assert starting.result() is other
+    assert other.id != server_id
+    assert other.is_healthy
+    other.stop()
+    assert_nothing_is_left(server_id)
+    assert_nothing_is_left(other.id)
+
+
+@pytest.mark.parametrize("victim", ["server", "keeper"])
+def test_kill_while_the_server_is_started_again(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", f"waits while {tmp_path / 'loading'}")
+    server = GLM4VServer(model).start()
+    (tmp_path / "loading").touch()
+    first = server.pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: server.pid not in (first, None))
+    second = server.pid
+    assert second
+    os.kill(second if victim == "server" else keeper_of(server), signal.SIGKILL)
+    if victim == "server":
+        wait_until(lambda: server.pid not in (first, second, None))
+        (tmp_path / "loading").unlink()
+        server.wait_until_ready()
+    else:
+        with pytest.raises(ServerStartError, match="its keeper was killed"):
+            server.wait_until_ready()
+    server.stop()
+    assert_nothing_is_left(server.id)
+
+
+def test_stop_while_the_server_is_started_again(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", f"waits while {tmp_path / 'loading'}")
+    server = GLM4VServer(model, share=True).start()
+    (tmp_path / "loading").touch()
+    first = server.pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: server.pid not in (first, None))
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(server.wait_until_ready)
+        server.stop()
+        with pytest.raises(ServerStartError):
+            waiting.result()
+    assert_nothing_is_left(server.id)
+
+
+@pytest.mark.parametrize("victim", ["server", "keeper"])
+def test_kill_while_the_server_drains(
+    model: str, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
+    server = GLM4VServer(model, shutdown_timeout=1000).start()
+    pid = server.pid if victim == "server" else keeper_of(server)
+    assert pid
+    with ThreadPoolExecutor() as pool:
+        draining = pool.submit(server.stop)
+        wait_until(lambda: not server.is_running)
+        os.kill(pid, signal.SIGKILL)
+        draining.result()
+    assert_nothing_is_left(server.id)
+
+
+def test_second_ctrl_c_ends_a_drain(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
+    child = program(
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "server.start()\n"
+        "try:\n"
+        "    print('ready', flush=True); time.sleep(1000)\n"
+        "finally:\n"
+        "    server.stop()"
+    )
+    server_id = line_from(child)
+    assert line_from(child) == "ready"
+    child.send_signal(signal.SIGINT)
+    wait_until(lambda: not is_listening(server_id))
+    child.send_signal(signal.SIGINT)
+    assert child.wait() != 0
+    assert_nothing_is_left(server_id)
+
+
+def is_listening(server_id: str) -> bool:
+    """Whether a server that is not shared lets others in, which it does until it is to stop."""
+    return server_id in sharing.names()
+
+
+def test_killed_keeper_is_no_zombie(model: str) -> None:
+    server = GLM4VServer(model).start()
+    pid = keeper_of(server)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not server.is_running)
+    server.stop()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_shared_server_whose_keeper_hangs_is_replaced(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    monkeypatch.setattr(process, "KEEPER_GRACE", 0.5)
+    monkeypatch.setattr(hold, "WELCOME_TIMEOUT", 0.5)
+    hung = GLM4VServer(model, share=True).start()
+    pid = keeper_of(hung)
+    os.kill(pid, signal.SIGSTOP)
+    fresh = GLM4VServer(model, share=True).start()
+    assert fresh.id != hung.id
+    os.kill(pid, signal.SIGCONT)
+    hung.stop()
+    assert find_leftovers(hung.id) == []
+    again = GLM4VServer(model, share=True).start()  # the old keeper left the new one's socket alone
+    assert again.id == fresh.id
+    again.stop()
+    fresh.stop()
+    assert_nothing_is_left(fresh.id)
+
+
+def test_forked_child_does_not_hold_the_server(program: Program) -> None:
+    child = program(
+        "server.start()\n"
+        "if not (pid := os.fork()):\n"
+        "    time.sleep(1000)\n"
+        "print(pid, flush=True)\n"
+        "time.sleep(1000)"
+    )
+    server_id, forked = line_from(child), int(line_from(child))
+    try:
+        child.kill()
+        child.wait()
+        assert_nothing_is_left(server_id)
+    finally:
+        os.kill(forked, signal.SIGKILL)
+
+
+class Foreign(http.server.BaseHTTPRequestHandler):
+    """Another program's server, which answers whatever it is asked."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+
+
+def test_port_taken_while_the_server_is_started_again(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", f"waits while {tmp_path / 'loading'}")
+    monkeypatch.setattr(process, "RESTART_DELAYS", (1.0,))
+    server = GLM4VServer(model).start()
+    (tmp_path / "loading").touch()
+    assert server.pid
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: server.pid is None)
+    address = ("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
+    with http.server.ThreadingHTTPServer(address, Foreign) as foreign:
+        threading.Thread(target=foreign.serve_forever, args=(0.05,), daemon=True).start()
+        wait_until(lambda: server.pid is not None)
+        with pytest.raises(ServerStartError, match="still being started again"):
+            server.wait_until_ready(1.0)
+        assert not server.is_healthy
+        (tmp_path / "loading").unlink()
+        with pytest.raises(PortInUseError):
+            server.wait_until_ready()
+        foreign.shutdown()
+    server.stop()
+    assert_nothing_is_left(server.id)
+
+
+@pytest.mark.parametrize("fault", ["dies at once", "dies slowly"])
+def test_all_calls_that_a_death_cut_short_are_made_again(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    deadly = tmp_path / "deadly"
+    monkeypatch.setenv("GLM4V_STAND_IN", f"{fault} {deadly}")
+    with ChatGLM4V.managed(model, max_retries=0) as chat:
+        before = chat.invoke("Hello").text
+
+        async def answers() -> list[str]:
+            # more than there are threads to wait in
+            return [reply.text for reply in await chat.abatch(["Hello"] * 40)]
+
+        deadly.touch()
+        after = asyncio.run(answers())
+        assert len({before, *after}) in (2, 3)  # some may have been answered before it died
+        deadly.touch()
+        assert [message.text for message in chat.batch(["Hello"] * 8)]
+
+
+async def test_stream_is_begun_again_before_its_first_event_only(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = tmp_path / "deadly"
+    monkeypatch.setenv("GLM4V_STAND_IN", f"dies at once {deadly}")
+    with ChatGLM4V.managed(model, max_retries=0) as chat:
+
+        def streamed() -> str:
+            return "".join(chunk.text for chunk in chat.stream("Hello"))
+
+        texts = [streamed()]
+        deadly.touch()
+        texts.append(streamed())
+        deadly.touch()
+        texts.append("".join([chunk.text async for chunk in chat.astream("Hello")]))
+        assert len(set(texts)) == 3  # process ids
+    monkeypatch.setenv("GLM4V_STAND_IN", f"dies in a stream {deadly}")
+    with ChatGLM4V.managed(model, max_retries=0) as chat:
+        assert streamed()
+        deadly.touch()
+        with pytest.raises(ServerUnreachableError, match="no answer from the server"):
+            streamed()
+
+
+def test_call_that_needs_to_know_the_server_first_waits_for_it(model: str) -> None:
+    with ChatGLM4V.managed(model, max_retries=0) as chat:
+        server = chat._managed_server
+        assert server
+        assert server.pid
+        os.kill(server.pid, signal.SIGKILL)
+        assert chat.invoke("Hello").text  # the first one
+
+
+@pytest.mark.parametrize("name", ["lock", "sock"])
+def test_folder_of_servers_on_a_full_disk(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sharing, "name", lambda *_: "n")
+    (tmp_path / "glm4v").mkdir(mode=0o700)
+    (tmp_path / "glm4v" / f"n.{name}").mkdir()  # cannot be made or removed either
+    with pytest.raises(ServerStartError, match="set XDG_RUNTIME_DIR to another"):
+        GLM4VServer(model, share=True).start()
 
 
 def test_long_log_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

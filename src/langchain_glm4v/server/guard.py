@@ -1,9 +1,13 @@
-"""What stands before vLLM's endpoints: a key for all of them, and sleep while nobody asks.
+"""What stands before vLLM's endpoints: a key, a health check that knows, sleep while nobody asks.
 
 vLLM asks for its key at some paths only; `/tokenize`, `/invocations`, `/metrics` and more stay
 open. Here only the health check does. And vLLM can be sent to sleep, which frees the GPU, only by
 an endpoint that comes with others for debugging; here it falls asleep by itself, and the next
 request wakes it.
+
+vLLM's health check fails only once the engine's process is gone. Here it fails too if the engine
+does nothing any more, and it tells which server answers: another program may have taken the port of
+one that died.
 
 Loaded by the server process (`entrypoint`) as a module of its own. Import nothing of the package.
 """
@@ -21,7 +25,12 @@ from typing import Any, TypeAlias
 
 KEY_VARIABLE = "VLLM_API_KEY"
 SLEEP_VARIABLE = "GLM4V_SLEEP_AFTER"  # seconds; not there: never
-OPEN_PATHS = frozenset({"/health", "/ping"})
+HANG_VARIABLE = "GLM4V_ENGINE_HANG_TIMEOUT"  # seconds
+# Of the server, and what the health check's reply tells it in; `keeper` has both too.
+ID_VARIABLE = "GLM4V_SERVER_ID"
+ID_HEADER = "X-GLM4V-Server"
+HEALTH_PATH = "/health"
+OPEN_PATHS = frozenset({HEALTH_PATH, "/ping"})
 # What needs no engine: these neither wake it nor keep it awake.
 SLEEPING_PATHS = OPEN_PATHS | {"/metrics", "/version", "/load", "/v1/models"}
 
@@ -54,6 +63,8 @@ class Guard:
         self._key = hashlib.sha256(os.environ[KEY_VARIABLE].encode()).digest()
         seconds = os.environ.get(SLEEP_VARIABLE)
         self._doze = Doze(float(seconds)) if seconds else None
+        self._pulse = Pulse(float(os.environ[HANG_VARIABLE]))
+        self._id = os.environ[ID_VARIABLE].encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through if it may."""
@@ -65,11 +76,27 @@ class Guard:
         is_open = path in OPEN_PATHS or scope.get("method") == "OPTIONS"
         if not is_open and not self._has_key(scope):
             await _refuse(scope, send)
+        elif path == HEALTH_PATH:
+            await self._tell_health(scope, receive, send)
         elif self._doze is None or path in SLEEPING_PATHS:
             await self._app(scope, receive, send)
         else:
             async with self._doze.awake(scope["app"].state.engine_client):
                 await self._app(scope, receive, send)
+
+    async def _tell_health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        header = (ID_HEADER.lower().encode(), self._id)
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        if self._pulse.is_lost(scope["app"].state.engine_client):
+            await send_named({"type": "http.response.start", "status": 503})
+            await send_named({"type": "http.response.body", "body": b"the engine hangs"})
+        else:
+            await self._app(scope, receive, send_named)
 
     def _has_key(self, scope: Scope) -> bool:
         given = dict(scope["headers"]).get(b"authorization", b"")
@@ -85,6 +112,31 @@ async def _refuse(scope: Scope, send: Send) -> None:
     headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
     await send({"type": "http.response.start", "status": 401, "headers": headers})
     await send({"type": "http.response.body", "body": REFUSAL})
+
+
+class Pulse:
+    """Whether the engine still does what it is asked to.
+
+    Args:
+        patience: Seconds that it may take for a step, in which it hears nothing.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._asked_at = 0.0
+        self._reply: asyncio.Task[None] | None = None
+
+    def is_lost(self, engine: Any) -> bool:
+        """Whether it left a question unanswered for too long. Asks the next if it did not."""
+        now = time.monotonic()
+        if self._reply is None or self._reply.done():
+            self._reply, self._asked_at = asyncio.create_task(_ask(engine)), now
+        return now - self._asked_at > self._patience
+
+
+async def _ask(engine: Any) -> None:
+    with contextlib.suppress(Exception):  # a reply as well; vLLM says what it means
+        await engine.is_sleeping()
 
 
 class Doze:

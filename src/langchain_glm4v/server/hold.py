@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable
 
 from langchain_glm4v.server.keeper import Facts, Status
+
+WELCOME_TIMEOUT = 10.0  # seconds for a keeper to say what there is
 
 
 class Hold:
@@ -29,16 +32,16 @@ class Hold:
 
     @property
     def facts(self) -> Facts | None:
-        """What the keeper said of the server; None if it was gone before it said anything."""
+        """What the keeper said of the server; None if it said nothing, and is gone or hangs."""
         with self._changed:
-            self._changed.wait_for(lambda: self._facts or not self.is_open)
+            self._changed.wait_for(lambda: self._facts or not self.is_open, WELCOME_TIMEOUT)
             return self._facts
 
     @property
     def status(self) -> Status | None:
-        """What the keeper said last; None if it was gone before it said anything."""
+        """What the keeper said last; None if it said nothing, and is gone or hangs."""
         with self._changed:
-            self._changed.wait_for(lambda: self._status or not self.is_open)
+            self._changed.wait_for(lambda: self._status or not self.is_open, WELCOME_TIMEOUT)
             return self._status
 
     def wait(self, condition: Callable[[Status], bool], timeout: float | None) -> bool:
@@ -72,7 +75,8 @@ class Hold:
 
     def disown(self) -> None:
         """In a forked child: leave the connection to the parent."""
-        self._connection.close()
+        # `close` would not: the reader, whose thread is not in the child, still has it.
+        os.close(self._connection.detach())
         self.is_open = False
 
     def _read(self) -> None:

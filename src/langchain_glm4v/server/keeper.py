@@ -10,6 +10,7 @@ Both sides write lines of JSON. The keeper tells what there is (`Facts`), once, 
 `Status`. Users may write:
 
     {"do": "hold"}                                      be counted as a user, as the starter is
+    {"do": "vouch"}                                     by the starter: it answers as it should
     {"do": "release", "drain": bool, "keep_log": bool}  be none any more
     {"do": "stop", "drain": bool, "keep_log": bool}     stop the server, whoever uses it
 """
@@ -41,6 +42,7 @@ HEALTH_INTERVAL = 1.0  # seconds between two health checks of a server that is r
 HEALTH_TIMEOUT = 5.0  # seconds
 WRITE_TIMEOUT = 5.0  # seconds
 MARKER_VARIABLE = "GLM4V_SERVER_ID"
+ID_HEADER = "X-GLM4V-Server"  # of the reply to a health check, see `guard`
 PARENT_VARIABLE = "GLM4V_SERVER_PARENT"
 
 State = Literal["starting", "ready", "restarting", "stopping", "failed", "released"]
@@ -137,12 +139,13 @@ class Task:
         return cls(**{**fields, "facts": Facts(**fields["facts"])})
 
 
-def health(host: str, port: int, timeout: float) -> int | None:
-    """HTTP status of a server's health check; None if it does not answer."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+def health(facts: Facts, timeout: float) -> int | None:
+    """HTTP status of a server's health check; None if it, and no other, does not answer."""
+    connection = http.client.HTTPConnection(facts.host, facts.port, timeout=timeout)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status
+        reply = connection.getresponse()
+        return reply.status if reply.headers[ID_HEADER] == facts.id else None
     except (OSError, http.client.HTTPException):
         return None
     finally:
@@ -231,15 +234,18 @@ class Keeper:
         self._status = Status("starting")
         self._connections: set[socket.socket] = set()
         self._users: set[socket.socket] = set()
+        self._checking: socket.socket | None = None  # the starter, until it vouches for the server
         self._unused_since: float | None = None
         self._stop: Literal["", "drain", "abort"] = ""
         self._wish: Literal["drain", "abort"] = "abort"  # of the user that left last
         self._keep_log = task.keep_log
-        self._door_is_open = True
+        self._door_path = Path(task.door_path)
+        self._door_number: int | None = self._door_path.stat().st_ino
 
     def run(self) -> None:
         """Keep the server until nobody needs it or it fails."""
         starter = socket.socket(fileno=self._task.starter)
+        self._checking = starter
         self._hold(starter)  # before it is listened to: it may have died already
         self._welcome(starter)
         door = socket.socket(fileno=self._task.door)
@@ -320,7 +326,7 @@ class Keeper:
         while process.poll() is None:
             if self._stopped(within=POLL_INTERVAL if ready_at is None else HEALTH_INTERVAL):
                 break
-            found = health(facts.host, facts.port, HEALTH_TIMEOUT)
+            found = health(facts, HEALTH_TIMEOUT)
             now = time.monotonic()
             if found == http.HTTPStatus.OK:
                 answered = now
@@ -435,6 +441,8 @@ class Keeper:
         match message["do"]:
             case "hold":
                 self._hold(connection)
+            case "vouch":
+                self._checking = None
             case "release":
                 self._release(connection, how)
             case "stop":
@@ -463,6 +471,8 @@ class Keeper:
             if not self._users:
                 self._unused_since, self._wish = time.monotonic(), how
                 self._changed.notify_all()
+            if connection is self._checking:  # who joined meanwhile must start one that is checked
+                self._want_stop("abort")
 
     def _drop(self, connection: socket.socket) -> None:
         with self._changed:
@@ -475,9 +485,11 @@ class Keeper:
     def _close_door(self) -> None:
         """Let nobody join any more: whoever comes next starts a server anew."""
         with self._changed:
-            if self._door_is_open:  # else the next server may have its own there
-                Path(self._task.door_path).unlink(missing_ok=True)
-            self._door_is_open = False
+            with contextlib.suppress(OSError):
+                # else the next server has its own there
+                if self._door_path.stat().st_ino == self._door_number:
+                    self._door_path.unlink()
+            self._door_number = None
 
 
 def _user_of(connection: socket.socket) -> int:

@@ -65,6 +65,8 @@ CAUSES = tuple(
 )
 # How vLLM reports an engine process that a signal ended.
 ENGINE_SIGNAL = re.compile(r"Failed core proc\(s\): \{'\w+': -(\d+)")
+# How it reports one that ended without a word, and how it may report one that was killed.
+ENGINE_GONE = re.compile(r"(?:(?!EngineCore)[\s\S])*Failed core proc\(s\): \{\}")
 TOLD_TO_STOP = "it was told to stop"
 SIGNAL_CAUSES = {
     signal.SIGKILL: "it was killed, most likely for using too much memory: "
@@ -113,6 +115,8 @@ def likely_cause(path: Path, exit_code: int) -> str:
             return cause
     engine_signal = ENGINE_SIGNAL.search(text)
     number = int(engine_signal[1]) if engine_signal else -exit_code
+    if ENGINE_GONE.match(text):
+        number = signal.SIGKILL
     return next((cause for kind, cause in SIGNAL_CAUSES.items() if kind == number), UNKNOWN_CAUSE)
 
 

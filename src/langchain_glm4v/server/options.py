@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_glm4v.errors import ServerOptionError
 from langchain_glm4v.server.fit import TENSOR_PARALLEL, Fit
-from langchain_glm4v.server.guard import KEY_VARIABLE, SLEEP_VARIABLE
+from langchain_glm4v.server.guard import HANG_VARIABLE, KEY_VARIABLE, SLEEP_VARIABLE
 from langchain_glm4v.server.keeper import MARKER_VARIABLE
 from langchain_glm4v.server.preflight import Checkpoint, Engine
 from langchain_glm4v.server.weights import SOURCES
@@ -63,6 +63,9 @@ GPU_ARGUMENTS: Mapping[str, Sequence[object]] = {
 # largest size: with a context of 32,768 tokens it takes 271, which are 3.9 GB. These are enough for
 # the most tokens that a video can have (30,000; vLLM counts 31,974 for them).
 TRIAL_VIDEO_FRAMES = 11
+# A step of the engine, such as the reading of a large picture, takes a CPU so much longer than a
+# GPU that it gets so many times the patience: with the 9B model minutes, by estimate.
+CPU_PATIENCE = 3
 # Without one of these a CPU emulates bfloat16; float32 is then 4 to 6 times as fast.
 BFLOAT16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
@@ -272,6 +275,7 @@ def environment(
         **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(without_proxy)),
         MARKER_VARIABLE: server_id,
         KEY_VARIABLE: api_key,
+        HANG_VARIABLE: str(options.hang_timeout * (CPU_PATIENCE if engine.for_cpu else 1)),
         **({} if options.sleep_after is None else {SLEEP_VARIABLE: str(options.sleep_after)}),
     }
 

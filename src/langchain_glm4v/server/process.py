@@ -53,6 +53,7 @@ ABORT_GRACE = 5.0  # seconds for a server that is not to finish its requests
 RESTART_DELAYS = (5.0, 10.0, 20.0, 30.0)  # seconds before each further start, then no more
 LOG_LIFETIME = 7 * 24 * 3600.0  # seconds
 KEEPER_GRACE = 10.0  # seconds for the keeper to end what the server leaves
+DEATH_THROES = 2.0  # seconds from the first request that a dying server fails until it shows
 KEEPER = Path(keeper.__file__)
 
 _running: "set[GLM4VServer]" = set()
@@ -100,7 +101,8 @@ class GLM4VServer:
             does not count.
         shutdown_timeout: Whole seconds that `stop` lets requests finish in.
         hang_timeout: Seconds without an answer to a health check after which a server is taken for
-            hung, and started again.
+            hung, and started again. The same goes for its engine, which answers between two steps;
+            on a CPU it has three times as long.
         share: Whether to join the server that this or another program of this user runs with the
             same options, and to let others join. It ends when its last user stops it.
         idle_timeout: Seconds that the server stays after its last user.
@@ -241,9 +243,10 @@ class GLM4VServer:
     @property
     def is_healthy(self) -> bool:
         """Whether the server answers, and its engine is alive. Asks it."""
-        if not self.is_running or self._port is None:
-            return False
-        return keeper.health(self._host, self._port, keeper.HEALTH_TIMEOUT) == http.HTTPStatus.OK
+        facts = self._hold.facts if self._hold and self.is_running else None
+        return facts is not None and (
+            keeper.health(facts, keeper.HEALTH_TIMEOUT) == http.HTTPStatus.OK
+        )
 
     def start(self) -> Self:
         """Start the server, or join a shared one, and wait until it answers.
@@ -302,6 +305,22 @@ class GLM4VServer:
                 raise ServerStartError(message)
             time.sleep(POLL_INTERVAL)
 
+    def has_lost(self, pid: int | None) -> bool:
+        """Whether the server's process `pid` has died, or is about to.
+
+        An engine that dies fails its requests a moment before the server shows it, so this takes
+        two seconds to say no.
+
+        Args:
+            pid: What `pid` was before a request that failed.
+        """
+        deadline = time.monotonic() + DEATH_THROES
+        while self.pid == pid and self.is_healthy:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_INTERVAL)
+        return True
+
     def stop(self, *, drain: bool = True) -> None:
         """Let go of the server. Its last user's stop ends it, and everything it started.
 
@@ -326,11 +345,16 @@ class GLM4VServer:
                 if self._hold is hold:  # no other thread was first, and started it again
                     self._hold = self._keeper = None
                     _running.discard(self)
-            if hold.is_open or not _is_over(hold.status):  # its keeper hangs, or was killed
+            status = hold.status
+            # Else its keeper hangs, or was killed, maybe while it stopped the server.
+            has_ended = _is_over(status) and status is not None and status.pid is None
+            if hold.is_open or not has_ended:
                 hold.close()
                 keeper.kill_marked(server_id)
-            elif child is not None and hold.status != Status("released"):
-                child.wait()
+                sharing.remove_dead()
+            if child is not None and status != Status("released"):
+                with contextlib.suppress(subprocess.TimeoutExpired):  # the system cannot end it
+                    child.wait(KEEPER_GRACE)
 
     @property
     def _drain_patience(self) -> float:
@@ -363,6 +387,7 @@ class GLM4VServer:
         self.id, self.api_key, self.log_path = self._own  # one that was joined before had its own
         self._report("; ".join(found.fit.reasons))
         _remove_old_logs()
+        sharing.remove_dead()
         for attempt in range(PORT_ATTEMPTS):
             try:
                 self._wait_until_ready(self._launch(found, name))
@@ -498,13 +523,14 @@ class GLM4VServer:
             has_images=self.options.images_per_prompt > 0,
             is_trained="dummy" not in self.options.extra_args,
         )
+        hold.tell("vouch")
 
     def _failure(self, status: Status | None, when: str = "") -> ServerError:
         """The error for a server that has ended, and why."""
         if log.lost_port(self.log_path) and self._port is not None:
             return PortInUseError(port_in_use(self.options.host, self._port))
         what = f"ended{when}"
-        if status is None or status.state in ("starting", "ready"):
+        if status is None or not _is_over(status):
             cause = "its keeper was killed"
         elif status.exit_code is not None:
             what = f"ended with {_describe(status.exit_code)}{when}"

@@ -73,9 +73,18 @@ def alone(name: str, report: Callable[[str], None]) -> Iterator[None]:
     Args:
         name: See `name`.
         report: Called with a short line if another one does.
+
+    Raises:
+        ServerStartError: The lock cannot be made.
     """
     waited = False
-    with (folder() / f"{name}.lock").open("w") as lock:
+    path = folder() / f"{name}.lock"
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        message = f"no lock can be made: {error}; set XDG_RUNTIME_DIR to another folder"
+        raise ServerStartError(message) from error
+    with lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,7 +104,7 @@ def join(name: str) -> socket.socket | None:
     """A connection to the keeper of a server; None if there is none."""
     connection = socket.socket(socket.AF_UNIX)
     try:
-        with _address(name) as address:
+        with _address(f"{name}.sock") as address:
             connection.connect(address)
     except OSError:
         connection.close()
@@ -112,10 +121,12 @@ def open_door(name: str) -> tuple[socket.socket, Path]:
     path = folder() / f"{name}.sock"
     door = socket.socket(socket.AF_UNIX)
     try:
-        path.unlink(missing_ok=True)  # of a keeper that was killed
-        with _address(name) as address:
+        fresh = path.with_suffix(".new")
+        fresh.unlink(missing_ok=True)  # of a program that was killed here
+        with _address(fresh.name) as address:
             door.bind(address)
         door.listen()
+        fresh.replace(path)  # one that is found is listened at, unless its keeper was killed
     except OSError as error:
         door.close()
         message = f"no socket can be made at {str(path)!r}: {error}; set XDG_RUNTIME_DIR to another"
@@ -130,11 +141,25 @@ def names() -> list[str]:
     return []
 
 
+def remove_dead() -> None:
+    """Remove the sockets of keepers that were killed."""
+    for name in names():
+        path = folder() / f"{name}.sock"
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            found = path.stat().st_ino
+            try:
+                with _address(path.name) as address:
+                    connection.connect(address)
+            except ConnectionRefusedError:
+                if path.stat().st_ino == found:  # else a new server has its own there meanwhile
+                    path.unlink()
+
+
 @contextmanager
 def _address(name: str) -> Iterator[str]:
-    """Address of a server's socket: 107 bytes at most, while the folder's path may be longer."""
+    """Address of a socket in the folder: 107 bytes at most, and the folder's path may be longer."""
     inside = os.open(folder(), os.O_PATH)
     try:
-        yield f"/proc/self/fd/{inside}/{name}.sock"
+        yield f"/proc/self/fd/{inside}/{name}"
     finally:
         os.close(inside)
