@@ -21,6 +21,8 @@ EXPECTED_REASONS = (
     "kubectl is not installed",
     "promtool is not installed",
     "systemd-analyze is not installed",
+    "zsh is not installed",
+    "fish is not installed",
 )
 
 _unexpected: list[str] = []

@@ -18,6 +18,13 @@ from typing import Any
 from jinja2 import Template
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>")
+STREAMED = ("<think>", "I see", "</think>", "<answer>", "two\x1b words", "</answer>")
+METRICS = """\
+vllm:num_requests_running{engine="0",model_name="m"} 1.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:generation_tokens_total{engine="0",model_name="m"} 30.0
+"""
 FAULT = os.environ.get("GLM4V_STAND_IN", "")
 
 
@@ -42,8 +49,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if FAULT.startswith("unwell once ") and Path(FAULT.removeprefix("unwell once ")).exists():
             Path(FAULT.removeprefix("unwell once ")).unlink()
             self.send_error(503)
+        elif self.path == "/metrics":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(METRICS.encode())
+        elif self.path == "/v1/models":
+            self.reply({"data": [{"id": option("--served-model-name"), "max_model_len": 8192}]})
         else:
             self.reply({})
+
+    def stream(self) -> None:
+        """An answer of two words, its thinking before it; cut off if the server is to do so."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        reason = "length" if FAULT == "cuts off" else "stop"
+        for number, text in enumerate(STREAMED):
+            choice: dict[str, Any] = {"index": 0, "delta": {"content": text}}
+            if number == len(STREAMED) - 1:
+                choice["finish_reason"] = reason
+            self.send_event({"id": "1", "choices": [choice]})
+        usage = {"prompt_tokens": 7, "completion_tokens": len(STREAMED), "total_tokens": 12}
+        self.send_event({"id": "1", "choices": [], "usage": usage})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def send_event(self, event: object) -> None:
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
 
     def reply_to_chat(self) -> None:
         if FAULT.startswith("dies at once "):
@@ -58,7 +89,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/v1/chat/completions":
+        if self.path == "/v1/chat/completions" and FAULT == "refuses" and body.get("stream"):
+            self.send_error(400)
+        elif self.path == "/v1/chat/completions" and body.get("stream"):
+            self.stream()
+        elif self.path == "/v1/chat/completions":
             self.reply_to_chat()
         elif self.path == "/detokenize":
             self.reply({"prompt": "".join(map(chr, body["tokens"]))})

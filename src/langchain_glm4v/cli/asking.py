@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
@@ -158,23 +158,18 @@ def _ask(args: argparse.Namespace) -> int:
 @contextmanager
 def _model(args: argparse.Namespace, fields: Mapping[str, Any]) -> Iterator[ChatGLM4V]:
     """The model that is to be asked, on a server that runs or is started for it."""
-    try:
-        reached = target(args)
-        server = reached.__enter__()
-    except NoServerError:
-        if not args.model:
-            raise
-        started = ChatGLM4V.managed(
-            args.model, on_progress=say, idle_timeout=args.keep_alive, **fields
-        )
-        with started as model:
-            yield model
-        return
-    try:
-        with _of(server, fields) as model:
-            yield model
-    finally:
-        reached.__exit__(None, None, None)
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(target(args))
+        except NoServerError:
+            if not args.model:
+                raise
+            model = ChatGLM4V.managed(
+                args.model, on_progress=say, idle_timeout=args.keep_alive, **fields
+            )
+        else:
+            model = _of(server, fields)
+        yield stack.enter_context(model)
 
 
 def _of(server: Target, fields: Mapping[str, Any]) -> ChatGLM4V:

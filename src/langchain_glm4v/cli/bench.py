@@ -6,6 +6,8 @@ import http.client
 import io
 import json
 import os
+import re
+import secrets
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -60,15 +62,15 @@ def _size(text: str) -> tuple[int, int] | None:
     """Width and height in pixels; None for no picture."""
     if text == NO_PICTURE:
         return None
-    width, _, height = text.partition("x")
-    if min(int(width), int(height)) < 1:
-        raise ValueError(text)
-    return int(width), int(height)
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1344x1008")
+    width, height = map(int, text.split("x"))
+    return width, height
 
 
 def _at_least_one(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
 
 
@@ -99,8 +101,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 def _bench(args: argparse.Namespace) -> int:
     with target(args) as server:
         say(f"asking {server.base_url} {args.requests} questions, {args.concurrency} at once")
-        # Each is another one: else the caches of the server would answer.
-        contents = [_content(number, args.picture) for number in range(args.requests)]
+        contents = [_content(args.picture) for _ in range(args.requests)]
         model = server.model or _only_model(server)
         bodies = [_body(model, content, args.tokens) for content in contents]
         with ThreadPoolExecutor(args.concurrency) as threads:
@@ -116,8 +117,9 @@ def _bench(args: argparse.Namespace) -> int:
     return 0 if len(answers) == len(outcomes) else 1
 
 
-def _content(number: int, size: tuple[int, int] | None) -> list[dict[str, Any]]:
-    text = {"type": "text", "text": f"{number:04d} {QUESTION}"}
+def _content(size: tuple[int, int] | None) -> list[dict[str, Any]]:
+    """A question like no other: else the caches of the server would answer."""
+    text = {"type": "text", "text": f"{secrets.token_hex(4)} {QUESTION}"}
     if size is None:
         return [text]
     from PIL import Image  # noqa: PLC0415

@@ -12,23 +12,23 @@ from typing import TextIO
 POLL_INTERVAL = 0.2  # seconds
 
 
-def last_lines(path: Path, number: int) -> list[str]:
-    """The last lines of a log, with their line feeds.
+def last_lines(path: Path, number: int) -> tuple[str, int]:
+    """The last lines of a log, and the byte behind them; nothing of one that is not there."""
+    try:
+        with path.open("rb") as log:
+            lines = deque(log, maxlen=number)
+            return b"".join(lines).decode(errors="replace"), log.tell()
+    except FileNotFoundError:
+        return "", 0
 
-    Raises:
-        OSError: It cannot be read.
-    """
-    with path.open(encoding="utf-8", errors="replace") as log:
-        return list(deque(log, maxlen=number))
 
-
-def follow(path: Path, is_over: Callable[[], bool], *, from_end: bool) -> Iterator[str]:
+def follow(path: Path, is_over: Callable[[], bool], *, after: int = 0) -> Iterator[str]:
     """What is added to a log, also where another file takes the place of a full one.
 
     Args:
         path: The log; it may not be there yet.
         is_over: Whether nothing more will come.
-        from_end: Whether what is there already is left out.
+        after: Byte at which to begin.
     """
     log: TextIO | None = None
     try:
@@ -37,9 +37,8 @@ def follow(path: Path, is_over: Callable[[], bool], *, from_end: bool) -> Iterat
             with contextlib.suppress(FileNotFoundError):
                 if log is None:
                     log = path.open(encoding="utf-8", errors="replace")
-                    if from_end:
-                        log.seek(0, os.SEEK_END)
-                        from_end = False
+                    log.seek(after)
+                    after = 0
             while log and (text := log.read(1 << 16)):
                 yield text
             if over:
@@ -65,6 +64,6 @@ def _is_at(log: TextIO, path: Path) -> bool:
 
 def echo(path: Path) -> None:
     """Write a log to standard error as it grows, until the program ends."""
-    for text in follow(path, lambda: False, from_end=False):
+    for text in follow(path, lambda: False):
         sys.stderr.write(text)
         sys.stderr.flush()

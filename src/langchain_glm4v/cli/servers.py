@@ -165,13 +165,14 @@ def _logs(args: argparse.Namespace) -> int:
             if kept is None:
                 raise
             say(f"no such server runs any more; this is {str(kept)!r}")
-            sys.stdout.writelines(following.last_lines(kept, args.lines))
+            sys.stdout.write(following.last_lines(kept, args.lines)[0])
             return 0
         path = Path(server.facts.log_path)
-        sys.stdout.writelines(following.last_lines(path, args.lines))
+        text, end = following.last_lines(path, args.lines)
+        sys.stdout.write(text)
         sys.stdout.flush()
         if args.follow:
-            for text in following.follow(path, lambda: not server.hold.is_open, from_end=True):
+            for text in following.follow(path, lambda: not server.hold.is_open, after=end):
                 sys.stdout.write(text)
                 sys.stdout.flush()
     return 0
