@@ -22,6 +22,8 @@ EXPECTED_REASONS = (
     "promtool is not installed",
     "systemd-analyze is not installed",
     "mounting a small disk needs root",
+    "zsh is not installed",
+    "fish is not installed",
 )
 
 _unexpected: list[str] = []

@@ -25,6 +25,13 @@ STAGES = {
     "loading weights": "Starting to load model",
     "warming up": "Loading weights took 1 s",
 }
+STREAMED = ("<think>", "I see", "</think>", "<answer>", "two\x1b words", "</answer>")
+METRICS = """\
+vllm:num_requests_running{engine="0",model_name="m"} 1.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:generation_tokens_total{engine="0",model_name="m"} 30.0
+"""
 FAULT = os.environ.get("GLM4V_STAND_IN", "")
 
 
@@ -61,6 +68,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if is_time_for("unwell once "):
             self.send_error(503)
+        elif self.path == "/metrics":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(METRICS.encode())
+        elif self.path == "/v1/models":
+            self.reply({"data": [{"id": option("--served-model-name"), "max_model_len": 8192}]})
         else:
             self.reply({})
 
@@ -81,7 +94,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def write_chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
+    def write_event(self, event: object) -> None:
+        self.write_chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
     def reply_to_stream(self) -> None:
+        """An answer of two words, its thinking before it; or the process's id, if it is to die."""
+        if FAULT == "refuses":
+            self.send_error(400)
+            return
         self.protocol_version = "HTTP/1.1"  # shows where it ends, or is cut
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -90,15 +110,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if is_time_for("dies at once "):
             os.kill(os.getpid(), signal.SIGKILL)
-        delta = {"content": f"<answer>{os.getpid()}</answer>"}
-        for choice in (
-            {"index": 0, "delta": {"content": ""}},
-            {"index": 0, "delta": delta, "finish_reason": "stop"},
-        ):
-            event = {"id": "1", "object": "chat.completion.chunk", "choices": [choice]}
-            self.write_chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+        own = ("", f"<answer>{os.getpid()}</answer>")
+        texts = own if FAULT.startswith("dies ") else STREAMED
+        for number, text in enumerate(texts):
+            choice: dict[str, Any] = {"index": 0, "delta": {"content": text}}
+            if number == len(texts) - 1:
+                choice["finish_reason"] = "length" if FAULT == "cuts off" else "stop"
+            self.write_event({"id": "1", "choices": [choice]})
             if is_time_for("dies in a stream "):
                 os.kill(os.getpid(), signal.SIGKILL)
+        usage = {"prompt_tokens": 7, "completion_tokens": len(texts), "total_tokens": 12}
+        self.write_event({"id": "1", "choices": [], "usage": usage})
         self.write_chunk(b"data: [DONE]\n\n")
         self.write_chunk(b"")
 

@@ -3,9 +3,7 @@
 import asyncio
 import http.server
 import io
-import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -33,50 +31,7 @@ from langchain_glm4v.server import (
 from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.preflight import free_port
 
-SOURCES = Path(__file__).parents[2] / "src"
-
-
-@pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the server process, and `find_engine`, find before the real vLLM."""
-    folder = tmp_path / "stand_in"
-    for module in (
-        "vllm/__init__.py",
-        "vllm/envs.py",
-        "vllm/entrypoints/__init__.py",
-        "vllm/entrypoints/cli/__init__.py",
-        "vllm/model_executor/__init__.py",
-        "vllm/model_executor/models/__init__.py",
-        "vllm/model_executor/models/registry.py",
-        # these take seconds to import and are not needed here
-        "torchvision/__init__.py",
-        "torchaudio.py",
-        "torchcodec.py",
-        "torch.py",
-    ):
-        (folder / module).parent.mkdir(parents=True, exist_ok=True)
-        (folder / module).touch()
-    (folder / "torch.py").write_text("class ops:\n    def load_library(path): pass\n")
-    (folder / "vllm/envs.py").write_text("def compile_factors(): return {}\n")
-    shutil.copy(
-        Path(__file__).with_name("stand_in_vllm.py"), folder / "vllm/entrypoints/cli/main.py"
-    )
-    (folder / "vllm-0.0.0+cpu.dist-info").mkdir()
-    (folder / "vllm-0.0.0+cpu.dist-info/METADATA").write_text("Name: vllm\nVersion: 0.0.0+cpu\n")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the logs of failed starts are kept
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(process, "RESTART_DELAYS", (0.1, 0.1))
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{SOURCES}")
-    return folder
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "glm4v"}))
-    return str(folder)
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

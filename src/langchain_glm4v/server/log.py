@@ -4,6 +4,7 @@ import re
 import signal
 from pathlib import Path
 
+FILE_NAME = "glm4v-server-{}.log"  # with the server's id, in the folder for temporary files
 TAIL_LINES = 40
 
 FIRST_STAGE = "loading engine"

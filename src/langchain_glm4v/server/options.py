@@ -128,7 +128,10 @@ ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "shutdown_timeout": (lambda v: _is_number(v) and v >= 0, "a number of seconds, 0 or above"),
     "hang_timeout": (lambda v: _is_number(v) and v > 0, "a number of seconds above 0"),
     "share": (lambda v: isinstance(v, bool), "True or False"),
-    "idle_timeout": (lambda v: _is_number(v) and v >= 0, "a number of seconds, 0 or above"),
+    "idle_timeout": (
+        lambda v: v == math.inf or (_is_number(v) and v >= 0),
+        "a number of seconds, 0 or above, also infinity",
+    ),
     "sleep_after": (
         lambda v: v is None or (_is_number(v) and v > 0),
         "a number of seconds above 0, or None",

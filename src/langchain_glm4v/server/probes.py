@@ -52,10 +52,23 @@ class Client:
             OSError: The server cannot be reached, or did not reply in time.
             ValueError: It refused the request, or the reply is no JSON.
         """
+        parsed: dict[str, Any] = json.loads(self._ask("POST", path, json.dumps(body)))
+        return parsed
+
+    def get(self, path: str) -> str:
+        """Ask for what is at `path`.
+
+        Raises:
+            OSError: The server cannot be reached, or did not reply in time.
+            ValueError: It refused the request.
+        """
+        return self._ask("GET", path).decode(errors="replace")
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> bytes:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.api_key}"}
         try:
-            connection.request("POST", path, json.dumps(body), headers)
+            connection.request(method, path, body, headers)
             reply = connection.getresponse()
             content = reply.read()
         finally:
@@ -63,8 +76,7 @@ class Client:
         if reply.status != http.HTTPStatus.OK:
             message = f"{path} answered {reply.status}: {content[:200].decode(errors='replace')}"
             raise ValueError(message)
-        parsed: dict[str, Any] = json.loads(content)
-        return parsed
+        return content
 
 
 def check(client: Client, model: str, *, has_images: bool, is_trained: bool = True) -> None:

@@ -105,7 +105,8 @@ class GLM4VServer:
             on a CPU it has three times as long.
         share: Whether to join the server that this or another program of this user runs with the
             same options, and to let others join. It ends when its last user stops it.
-        idle_timeout: Seconds that the server stays after its last user.
+        idle_timeout: Seconds that the server stays after its last user; infinity, `float("inf")`:
+            until `glm4v stop`.
         sleep_after: Seconds without requests after which the server frees the GPU, its weights kept
             in the machine's memory; the next request wakes it. None: never. Needs a GPU.
         log_path: File for the server's output, overwritten at each start. From 16 MiB on, and when
@@ -331,12 +332,12 @@ class GLM4VServer:
         """
         self._let_go(drain=drain, keep_log=False)
 
-    def _let_go(self, *, drain: bool, keep_log: bool) -> None:
+    def _let_go(self, *, drain: bool, keep_log: bool, do: str = "release") -> None:
         hold, child = self._hold, self._keeper
         if hold is None:
             return
         patience = self._drain_patience if drain else ABORT_GRACE
-        hold.tell("release", drain=drain, keep_log=keep_log)
+        hold.tell(do, drain=drain, keep_log=keep_log)
         server_id = self.id
         try:
             hold.wait(lambda _: False, patience + KEEPER_GRACE)
@@ -394,7 +395,9 @@ class GLM4VServer:
                 self._report("ready")
                 return
             except BaseException as error:
-                self._let_go(drain=False, keep_log=isinstance(error, ServerError))
+                # Told to stop, not let go of: it would stay for its idle timeout.
+                keep_log = isinstance(error, ServerError)
+                self._let_go(drain=False, keep_log=keep_log, do="stop")
                 lost_race = isinstance(error, PortInUseError) and self.options.port is None
                 if not lost_race or attempt == PORT_ATTEMPTS - 1:
                     raise
@@ -584,7 +587,7 @@ def _describe(exit_code: int) -> str:
 
 
 def _temporary_log(server_id: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"glm4v-server-{server_id}.log"
+    return Path(tempfile.gettempdir()) / log.FILE_NAME.format(server_id)
 
 
 def _remove_old_logs() -> None:

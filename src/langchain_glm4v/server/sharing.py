@@ -17,11 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langchain_glm4v._version import __version__
 from langchain_glm4v.errors import ServerStartError
-from langchain_glm4v.server.options import ServerOptions
-from langchain_glm4v.server.preflight import Checkpoint, Engine
+
+if TYPE_CHECKING:  # whoever only looks for servers need not load them
+    from langchain_glm4v.server.options import ServerOptions
+    from langchain_glm4v.server.preflight import Checkpoint, Engine
 
 POLL_INTERVAL = 0.2  # seconds
 WAITING = "waiting for another program that starts it"
@@ -54,7 +57,7 @@ def folder() -> Path:
     return path
 
 
-def name(options: ServerOptions, checkpoint: Checkpoint, engine: Engine) -> str:
+def name(options: "ServerOptions", checkpoint: "Checkpoint", engine: "Engine") -> str:
     """What programs call a server that they may share: the same if they want the same."""
     variables = {
         key: value
