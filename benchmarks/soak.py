@@ -3,12 +3,12 @@
     python benchmarks/soak.py [--minutes 30] [--json]
 
 Calls of `mixed_load`, 16 at once, go to one server of the miniature, of which engine and API
-process are killed in turn, every six minutes, but once at least. Each 10 seconds memory, file handles and threads of
-the client, the keeper, the API process and the engine are noted, and how many processes there are.
-Of the last third of the time, the medians may be above those of the first third by no more than
-`LIMITS`. The first minute after each start is for warming up, and its caches are small, so that
-they are full by then. Each good call must be answered with its own number:
-only a stream that had begun when its server died may fail, with a clear error.
+process are killed in turn, every six minutes, but once at least. Each 10 seconds memory, file
+handles and threads of the client, the keeper, the API process and the engine are noted, and how
+many processes there are. Of the last third of the time, the medians may be above those of the first
+third by no more than `LIMITS`. The first minute after each start is for warming up, and vLLM's
+cache of pictures is small, so that it is full by then. Each good call must be answered with its own
+number: only a stream that had begun when its server died may fail, with a clear error.
 """
 
 import asyncio
