@@ -111,8 +111,8 @@ class Media:
 
 
 def code(number: int) -> str:
-    """How a number is written: the miniature reads three digits well."""
-    return str(100 + number % 900)
+    """How a number is written: as one of 400 that the miniature was seen to read without error."""
+    return str(100 + number % 400)
 
 
 def _asked(text: str, *blocks: Block) -> list[BaseMessage]:

@@ -3,11 +3,12 @@
     python benchmarks/soak.py [--minutes 30] [--json]
 
 Calls of `mixed_load`, 16 at once, go to one server of the miniature, of which engine and API
-process are killed in turn, five times in all. Each 10 seconds memory, file handles and threads of
-the client, the keeper, the API process and the engine are noted, and how many processes there are.
-Of the last third of the time, the medians may be above those of the first third by no more than
-`LIMITS`; the first tenth is for warming up. Each good call must be answered with its own number:
-only a stream that had begun when its server died may fail, with a clear error.
+process are killed in turn, every six minutes, but once at least. Each 10 seconds memory, file
+handles and threads of the client, the keeper, the API process and the engine are noted, and how
+many processes there are. Of the last third of the time, the medians may be above those of the first
+third by no more than `LIMITS`. The first minute after each start is for warming up, and vLLM's
+cache of pictures is small, so that it is full by then. Each good call must be answered with its own
+number: only a stream that had begun when its server died may fail, with a clear error.
 """
 
 import asyncio
@@ -30,11 +31,14 @@ from mixed_load import GOOD, Media, Outcome, calls
 from processes import family
 
 INTERVAL = 10.0  # seconds between two samples
-DEATHS = 5
+WARM_UP = 60.0  # seconds after a start without samples
+MINUTES_PER_DEATH = 6
+# vLLM's own cache of pictures may take 4 GiB, which half an hour does not fill.
+SMALL_CACHE = ("--mm-processor-cache-gb", "0.02")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-# What is sampled -> by how much the median may grow. Memory in MiB: caches of pictures and of
-# compiled grammars fill up; fds: idle connections come and go.
-LIMITS = {"rss": 48.0, "fds": 24.0, "threads": 8.0, "processes": 1.0}
+# What is sampled -> by how much the median may grow. Memory in MiB, of which the heaps of vLLM's
+# processes have hundreds; fds: idle connections come and go.
+LIMITS = {"rss": 64.0, "fds": 24.0, "threads": 8.0, "processes": 1.0}
 NAMES = {"keeper": "keeper.py", "engine": "EngineCore"}
 
 Sample = dict[str, float]
@@ -87,29 +91,31 @@ def sample(server: GLM4VServer) -> Sample:
     return found
 
 
-def watch(server: GLM4VServer, seconds: float, samples: list[Sample]) -> None:
+def watch(server: GLM4VServer, seconds: float, deaths: int, samples: list[Sample]) -> None:
     """Take samples, and kill engine and API process in turn, until the time is over."""
-    began, deaths = time.monotonic(), 0
-    while (now := time.monotonic() - began) < seconds:
-        if now > (deaths + 1) * seconds / (DEATHS + 1):
-            victim = pids(server).get("server" if deaths % 2 else "engine")
-            if victim is not None and server.is_healthy:
+    began, died = time.monotonic(), 0
+    pid, up_since = server.pid, began
+    while (now := time.monotonic()) < began + seconds:
+        if server.pid != pid or not server.is_healthy:
+            pid, up_since = server.pid, now
+        elif now > began + (died + 1) * seconds / (deaths + 1):
+            victim = pids(server).get("server" if died % 2 else "engine")
+            if victim is not None:
                 os.kill(victim, signal.SIGKILL)
-                deaths += 1
-        elif server.is_healthy:
+                died += 1
+        elif now > up_since + WARM_UP:
             samples.append(sample(server))
         time.sleep(INTERVAL)
 
 
 def growth(samples: list[Sample]) -> dict[str, Figure]:
-    """How much more there is in the last third than in the first after warming up."""
-    steady = samples[len(samples) // 10 :]
-    third = max(len(steady) // 3, 1)
+    """How much more there is in the last third than in the first."""
+    third = max(len(samples) // 3, 1)
     found = {}
-    for name in sorted({name for one in steady for name in one}):
+    for name in sorted({name for one in samples for name in one}):
         first, last = (
             statistics.median([one[name] for one in part if name in one])
-            for part in (steady[:third], steady[-third:])
+            for part in (samples[:third], samples[-third:])
         )
         limit = LIMITS[name.rpartition("_")[2]]
         found[f"{name}_first"] = figure(first)
@@ -123,17 +129,20 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     given = parser.parse_args()
     # Else it gives up a server that dies so often.
-    process.RESTART_DELAYS = (5.0,) * DEATHS  # type: ignore[assignment]
+    deaths = max(int(given.minutes / MINUTES_PER_DEATH), 1)
+    process.RESTART_DELAYS = (5.0,) * deaths  # type: ignore[assignment]
     samples: list[Sample] = []
     tally = Tally(Counter())
     with (
         tempfile.TemporaryDirectory() as folder,
-        ChatGLM4V.managed("tiny", share=False, temperature=0, max_tokens=512) as model,
+        ChatGLM4V.managed(
+            "tiny", share=False, extra_args=SMALL_CACHE, temperature=0, max_tokens=512
+        ) as model,
     ):
         server = model._managed_server
         assert server is not None
         seconds = given.minutes * 60
-        watching = threading.Thread(target=watch, args=(server, seconds, samples))
+        watching = threading.Thread(target=watch, args=(server, seconds, deaths, samples))
         watching.start()
         deadline = time.monotonic() + seconds
         numbers = takewhile(lambda _: time.monotonic() < deadline, count())
