@@ -92,7 +92,7 @@ def test_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None
         ("host", "", "not empty"),
         ("hang_timeout", 0, "seconds above 0"),
         ("share", 1, "True or False"),
-        ("idle_timeout", -1, "seconds, 0 or above"),
+        ("idle_timeout", -1, "seconds, 0 or above, also infinity"),
         ("sleep_after", 0, "seconds above 0, or None"),
         ("log_path", 7, "a str, a path, or None"),
         ("extra_args", "--seed 1", "a str for each argument"),
