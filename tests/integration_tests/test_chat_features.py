@@ -30,7 +30,7 @@ from langchain_glm4v import (
 )
 from langchain_glm4v.abilities import Question, run
 from langchain_glm4v.grounding import Box
-from langchain_glm4v.server import process
+from langchain_glm4v.server import probes
 
 MEDIA = Path(__file__).resolve().parents[2] / "examples" / "media"
 RECEIPT = {"type": "image", "path": str(MEDIA / "receipt.png")}
@@ -317,7 +317,7 @@ def test_a_template_that_garbles_turns_gets_one_turn(
 ) -> None:
     template = tmp_path / "stock.jinja"
     template.write_text(STOCK_TEMPLATE)
-    monkeypatch.setattr(process, "check_rendering", lambda *_: None)
+    monkeypatch.setattr(probes, "check_rendering", lambda *_: None)
     messages = [
         SystemMessage("Be brief."),
         *asked("What is the Total?", RECEIPT),
