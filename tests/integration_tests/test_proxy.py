@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from langchain_glm4v import ChatGLM4V
+from langchain_glm4v import ChatGLM4V, clients
 from langchain_glm4v.server import GLM4VServer
 from langchain_glm4v.server.preflight import free_port
 
@@ -196,6 +196,8 @@ def test_the_log_names_clients_and_not_their_keys(proxy: Proxy) -> None:
 
 def test_the_chat_model_works_behind_it(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(proxy.authority))
+    # Other models of this process have read the usual authorities, which are kept.
+    monkeypatch.setattr(clients, "_tls", clients._tls.__wrapped__)
     model = ChatGLM4V(
         base_url=f"https://localhost:{proxy.port}/v1",
         api_key=SecretStr("key-of-alice"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stub_hub import Fetcher, running
 
-MODEL = "zai-org/GLM-4.1V-9B-Thinking"
+MODEL = "example/GLM-4.1V-miniature"  # of a known one, the size would be foreseen, and refused
 PROGRAM = f"""
 import json
 from langchain_glm4v.server import GLM4VServer
