@@ -1,4 +1,4 @@
-"""How long `import langchain_glm4v` takes beside `import langchain_openai`, which it builds on.
+"""How long importing `ChatGLM4V` takes beside `ChatOpenAI`, which it builds on.
 
     python benchmarks/import_time.py [--json]
 
@@ -15,12 +15,14 @@ from figures import argument_parser, figure, report
 
 ROUNDS = 11
 GOAL = "<= 1.15"
+IMPORTED = {"langchain_openai": "ChatOpenAI", "langchain_glm4v": "ChatGLM4V"}
 
 
 def cpu_seconds(module: str) -> float:
-    """CPU time of a fresh interpreter that imports `module`."""
+    """CPU time of a fresh interpreter that imports the chat model of `module`."""
     before = os.times()
-    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    program = f"from {module} import {IMPORTED[module]}"
+    subprocess.run([sys.executable, "-c", program], check=True)
     after = os.times()
     return (after.children_user - before.children_user) + (
         after.children_system - before.children_system
@@ -30,7 +32,7 @@ def cpu_seconds(module: str) -> float:
 def main() -> int:
     """Measure, print, and fail if the goal is missed."""
     as_json = argument_parser(__doc__).parse_args().json
-    modules = ("langchain_openai", "langchain_glm4v")
+    modules = tuple(IMPORTED)
     for module in modules:  # write the byte code once
         cpu_seconds(module)
     rounds = [{module: cpu_seconds(module) for module in modules} for _ in range(ROUNDS)]

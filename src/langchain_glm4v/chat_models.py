@@ -76,9 +76,7 @@ from langchain_glm4v.replies import read_completion
 from langchain_glm4v.request import Plan, count, read_options, without
 from langchain_glm4v.request import Server as RequestServer
 from langchain_glm4v.request import plan as plan_request
-from langchain_glm4v.server import registry
-from langchain_glm4v.server.options import ServerOptions
-from langchain_glm4v.server.registry import Lease
+from langchain_glm4v.server.process import GLM4VServer
 from langchain_glm4v.uploads import Uploads
 
 Sent = TypeVar("Sent")
@@ -233,7 +231,7 @@ class ChatGLM4V(BaseChatOpenAI):
 
     use_responses_api: bool | None = False
 
-    _lease: Lease | None = PrivateAttr(default=None)
+    _managed_server: GLM4VServer | None = PrivateAttr(default=None)
     _closed: bool = PrivateAttr(default=False)
 
     @classmethod
@@ -246,8 +244,9 @@ class ChatGLM4V(BaseChatOpenAI):
     ) -> Self:
         """Give a model together with its server.
 
-        Starts a vLLM server, or joins the one that this process runs already with the same options.
-        `close` (or leaving a `with` block) lets go of it; the last to let go stops it.
+        Starts a vLLM server, or joins one that this or another program of this user runs already
+        with the same options, unless `share=False`. `close` (or leaving a `with` block) lets go of
+        it; the last to let go stops it.
 
         Args:
             model: `"tiny"` for the trained miniature, a repository such as
@@ -267,18 +266,18 @@ class ChatGLM4V(BaseChatOpenAI):
         fields = {key: options.pop(key) for key in list(options) if key in names}
         if taken := sorted(_DECIDED_BY_SERVER & fields.keys()):
             raise TypeError(f"{', '.join(taken)} cannot be set: the managed server decides")
-        lease = registry.acquire(ServerOptions(model=model, **options), on_progress)
+        server = GLM4VServer(model, on_progress=on_progress, **{"share": True, **options}).start()
         try:
             chat = cls(
-                model=lease.server.served_model_name,
-                base_url=lease.server.base_url,
-                api_key=SecretStr(lease.server.api_key),
+                model=server.served_model_name,
+                base_url=server.base_url,
+                api_key=SecretStr(server.api_key),
                 **fields,
             )
         except BaseException:
-            lease.release()
+            server.stop()
             raise
-        chat._lease = lease
+        chat._managed_server = server
         return chat
 
     @model_validator(mode="after")
@@ -323,8 +322,8 @@ class ChatGLM4V(BaseChatOpenAI):
         self._closed = True
         if self.http_client is None and self.root_client is not None:
             self.root_client.close()
-        if self._lease is not None:
-            self._lease.release(drain=drain)
+        if self._managed_server is not None:
+            self._managed_server.stop(drain=drain)
 
     async def aclose(self, *, drain: bool = True) -> None:
         """As `close`, for the connections of the running event loop's async calls too."""
@@ -707,13 +706,18 @@ class ChatGLM4V(BaseChatOpenAI):
         """Send a request, without the media that the server has already."""
         uploads = self._uploads(payload)
         light = uploads.without_known(payload)
+        pid = self._server_pid
         try:
             reply = send(self.root_client, light)
         except openai.APIError as error:
-            if light is payload or not _may_miss_media(error):
+            if self._is_up_again(error, pid):
+                uploads.forget()
+                reply = send(self.root_client, payload)
+            elif light is payload or not _may_miss_media(error):
                 raise
-            reply = send(self.root_client, payload)
-            uploads.note_missed(payload, str(error))
+            else:
+                reply = send(self.root_client, payload)
+                uploads.note_missed(payload, str(error))
         uploads.note_sent(payload)
         return reply
 
@@ -726,15 +730,45 @@ class ChatGLM4V(BaseChatOpenAI):
         uploads = self._uploads(payload)
         light = uploads.without_known(payload)
         client = self.root_async_client.current
+        pid = self._server_pid
         try:
             reply = await send(client, light)
         except openai.APIError as error:
-            if light is payload or not _may_miss_media(error):
+            if await stopping.in_thread(self._is_up_again, error, pid):
+                uploads.forget()
+                reply = await send(client, payload)
+            elif light is payload or not _may_miss_media(error):
                 raise
-            reply = await send(client, payload)
-            uploads.note_missed(payload, str(error))
+            else:
+                reply = await send(client, payload)
+                uploads.note_missed(payload, str(error))
         uploads.note_sent(payload)
         return reply
+
+    @property
+    def _server_pid(self) -> int | None:
+        return None if self._managed_server is None else self._managed_server.pid
+
+    def _is_up_again(self, error: openai.APIError, pid: int | None) -> bool:
+        """Whether a request failed because the managed server died, which is up again now.
+
+        Waits while it is started again. Nothing of the reply was handed out yet, so the request can
+        be made once more.
+
+        Args:
+            error: What the request failed with.
+            pid: Of the server when the request was made.
+
+        Raises:
+            ServerStartError: The server has failed for good.
+        """
+        server = self._managed_server
+        if server is None or not _may_have_died(error):
+            return False
+        if not server.has_lost(pid) and not isinstance(error, openai.APIConnectionError):
+            return False
+        server.wait_until_ready()
+        return True
 
     @contextmanager
     def _forgetting(self, plan: Plan) -> Iterator[None]:
@@ -749,24 +783,37 @@ class ChatGLM4V(BaseChatOpenAI):
         return _uploads.setdefault(self._abilities_key(payload["model"]), Uploads())
 
     def _ask(self, question: Question) -> Answer:
+        pid = self._server_pid
+        try:
+            return ask(self.root_client, question)
+        except openai.APIConnectionError as error:
+            if not self._is_up_again(error, pid):
+                raise
         return ask(self.root_client, question)
 
     async def _aask(self, question: Question) -> Answer:
-        return await aask(self.root_async_client.current, question)
+        client = self.root_async_client.current
+        pid = self._server_pid
+        try:
+            return await aask(client, question)
+        except openai.APIConnectionError as error:
+            if not await asyncio.to_thread(self._is_up_again, error, pid):
+                raise
+        return await aask(client, question)
 
     def _explained(self) -> AbstractContextManager[None]:
         """Around a request: errors say which server, and what to do."""
         if self._closed or (self.http_client is None and self.root_client.is_closed()):
             message = f"this model of {self.openai_api_base} was closed; make a new one"
             raise ServerUnreachableError(message)
-        if self._lease is None:
+        if self._managed_server is None:
             remedy = (
                 "set base_url or GLM4V_BASE_URL to where one listens, "
                 "or start one with ChatGLM4V.managed"
             )
         else:
             remedy = (
-                f"its log, {self._lease.server.log_path}, tells why it ended; "
+                f"its log, {self._managed_server.log_path}, tells why it ended; "
                 "close this model and start a new one with ChatGLM4V.managed"
             )
         return explained(self.openai_api_base, remedy)
@@ -873,6 +920,13 @@ class ChatGLM4V(BaseChatOpenAI):
 
     def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str] | None:
         return headers if self.include_response_headers else None
+
+
+def _may_have_died(error: openai.APIError) -> bool:
+    """Whether a server may fail so that dies."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code >= 500
+    return not isinstance(error, openai.APITimeoutError)
 
 
 def _may_miss_media(error: openai.APIError) -> bool:

@@ -255,8 +255,23 @@ class Events(openai.Stream[object]):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._decoder: Any = _Overhearing(self._decoder)
+        self._begun: list[Any] = []
+        self._checked = self._check()
+
+    def begin(self) -> None:
+        """Wait for the first event. Raises as iterating does."""
+        try:
+            self._begun.append(next(self._checked))
+        except BaseException:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[Any]:
+        while self._begun:
+            yield self._begun.pop()
+        yield from self._checked
+
+    def _check(self) -> Iterator[Any]:
         empty = True
         try:
             for event in super().__iter__():
@@ -274,8 +289,24 @@ class AsyncEvents(openai.AsyncStream[object]):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._decoder: Any = _Overhearing(self._decoder)
+        self._begun: list[Any] = []
+        self._checked = self._check()
+
+    async def begin(self) -> None:
+        """As `Events.begin`."""
+        try:
+            self._begun.append(await anext(self._checked))
+        except BaseException:
+            await self.close()
+            raise
 
     async def __aiter__(self) -> AsyncIterator[Any]:
+        while self._begun:
+            yield self._begun.pop()
+        async for event in self._checked:
+            yield event
+
+    async def _check(self) -> AsyncIterator[Any]:
         empty = True
         try:
             async for event in super().__aiter__():
@@ -288,7 +319,7 @@ class AsyncEvents(openai.AsyncStream[object]):
 
 
 def stream(client: openai.OpenAI, payload: Mapping[str, Any]) -> Events:
-    """Ask for a reply event by event.
+    """Ask for a reply event by event, and wait for the first.
 
     Args:
         client: As for `complete`.
@@ -299,22 +330,26 @@ def stream(client: openai.OpenAI, payload: Mapping[str, Any]) -> Events:
         manager: that ends the request, also half-way.
 
     Raises:
-        openai.APIError: As by the client's own methods.
+        ReplyError: What comes first is no JSON, or nothing comes.
+        openai.APIError: As by the client's own methods; also for a first event with an error.
     """
     arguments = _arguments(payload, stream=True)
     events: Events = client.post(_PATH, cast_to=object, stream=True, stream_cls=Events, **arguments)
+    events.begin()
     return events
 
 
 async def astream(client: openai.AsyncOpenAI, payload: Mapping[str, Any]) -> AsyncEvents:
     """As `stream`, asynchronously."""
-    return await client.post(
+    events: AsyncEvents = await client.post(
         _PATH,
         cast_to=object,
         stream=True,
         stream_cls=AsyncEvents,
         **_arguments(payload, stream=True),
     )
+    await events.begin()
+    return events
 
 
 def ask(client: openai.OpenAI, question: Question) -> Answer:

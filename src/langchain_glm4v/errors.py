@@ -5,9 +5,12 @@ GLM4VError
 │   ├── ServerOptionError        an option's value is not accepted (also a ValueError)
 │   ├── EngineNotInstalledError  no vLLM in this environment
 │   ├── ModelNotFoundError       no such checkpoint (also a ValueError)
+│   ├── WeightsError             a checkpoint cannot be fetched, or is damaged
 │   ├── PortInUseError           the wanted port is taken
-│   ├── ServerStartError         the server died, or was not ready in time
+│   ├── GpuError                 the GPUs do not work, or are too small or too old for the model
+│   ├── ServerStartError         something it needs is missing, it died, or took too long
 │   ├── TemplateError            the server renders prompts wrongly
+│   ├── SelfCheckError           the server answers nothing of use
 │   ├── ServerUnreachableError   nothing answers a call (also OpenAI's and LangChain's)
 │   ├── ServerTimeoutError       no answer in time (also OpenAI's and LangChain's)
 │   └── ReplyError               the answer to a call is no chat completion (also a ValueError)
@@ -41,18 +44,26 @@ class EngineNotInstalledError(ServerError):
 
 
 class ModelNotFoundError(ServerError, ValueError):
-    """The model is neither a known name nor a checkpoint directory."""
+    """There is no such checkpoint, neither here nor on the model hub."""
+
+
+class WeightsError(ServerError):
+    """A checkpoint exists but cannot be fetched, or its files are damaged."""
 
 
 class PortInUseError(ServerError):
     """The port asked for is taken by another program."""
 
 
+class GpuError(ServerError):
+    """The GPUs do not work, or are too small or too old for what was asked for."""
+
+
 class ServerStartError(ServerError):
-    """The server process ended, or was not ready in time.
+    """Something that the server needs is missing, its process ended, or it was not ready in time.
 
     Attributes:
-        log_tail: Last lines of the server's log.
+        log_tail: Last lines of the server's log; empty if it was not begun.
     """
 
     def __init__(self, message: str, log_tail: str = "") -> None:
@@ -62,6 +73,10 @@ class ServerStartError(ServerError):
 
 class TemplateError(ServerError):
     """The server renders a conversation differently from the chat template."""
+
+
+class SelfCheckError(ServerError):
+    """A server that is up does not answer, or answers senselessly."""
 
 
 class ReplyError(ServerError, ValueError):

@@ -30,12 +30,13 @@ from langchain_glm4v import (
 )
 from langchain_glm4v.abilities import Question, run
 from langchain_glm4v.grounding import Box
-from langchain_glm4v.server import process
+from langchain_glm4v.server import probes
 
 MEDIA = Path(__file__).resolve().parents[2] / "examples" / "media"
 RECEIPT = {"type": "image", "path": str(MEDIA / "receipt.png")}
 SHAPES = {"type": "image", "path": str(MEDIA / "shapes.png")}
 TOTAL = "10.45"
+CONTEXT = 8192  # tokens, of the miniature
 LONG_THINKING = "Transcribe the text."
 
 
@@ -258,17 +259,20 @@ async def test_calls_stream(model: ChatGLM4V) -> None:
 
 def test_too_long_a_conversation_is_found_before_sending(model: ChatGLM4V) -> None:
     with pytest.raises(ContextLengthError, match=r"has \d+ tokens and 'tiny' takes 8192"):
-        model.invoke("word " * 9000)
+        model.invoke("word " * (CONTEXT + 800))
 
 
 def test_max_tokens_is_fitted(model: ChatGLM4V) -> None:
-    text = "word " * 1500
-    length = model.get_num_tokens_from_messages([HumanMessage(text)])
-    reply = model.invoke(text, max_tokens=8192)
+    def length(words: int) -> int:
+        return model.get_num_tokens_from_messages([HumanMessage("word " * words)])
 
-    assert 0 < length < 8192
+    words = 1000 * (CONTEXT - 60) // length(1000)  # leaves little room, so that it is soon full
+    reply = model.invoke("word " * words, max_tokens=CONTEXT)
+
+    assert CONTEXT - 500 < length(words) < CONTEXT
     assert reply.usage_metadata is not None
-    assert reply.usage_metadata["input_tokens"] == length
+    assert reply.usage_metadata["input_tokens"] == length(words)
+    assert reply.usage_metadata["output_tokens"] <= CONTEXT - length(words)
 
 
 def test_reasoning_tokens_are_told(model: ChatGLM4V) -> None:
@@ -313,7 +317,7 @@ def test_a_template_that_garbles_turns_gets_one_turn(
 ) -> None:
     template = tmp_path / "stock.jinja"
     template.write_text(STOCK_TEMPLATE)
-    monkeypatch.setattr(process, "check_rendering", lambda *_: None)
+    monkeypatch.setattr(probes, "check_rendering", lambda *_: None)
     messages = [
         SystemMessage("Be brief."),
         *asked("What is the Total?", RECEIPT),

@@ -162,8 +162,8 @@ def test_a_picture_in_the_network(model: ChatGLM4V, picture: Path) -> None:
 
 def test_managed_models_share_a_server_and_leave_nothing(server: GLM4VServer) -> None:
     with ChatGLM4V.managed("tiny", max_model_len=2048, max_tokens=4) as model:
-        assert model._lease is not None
-        own = model._lease.server.id
+        assert model._managed_server is not None
+        own = model._managed_server.id
         with ChatGLM4V.managed("tiny", max_model_len=2048, temperature=0) as other:
             assert other.openai_api_base == model.openai_api_base != server.base_url
             assert find_leftovers(own)

@@ -1,12 +1,15 @@
 """A vLLM that is none: it answers as one with the miniature, but writes what a test says.
 
-And a web server that answers whatever a test says.
+And one that a managed server runs in place of vLLM, and a web server that answers whatever a test
+says.
 """
 
 import http.server
 import importlib
 import json
+import os
 import re
+import shutil
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +27,7 @@ from tokenizers import Tokenizer
 import tiny_glm4v
 from langchain_glm4v import ChatGLM4V, chat_models, preparation
 from langchain_glm4v.abilities import Answer, Question
+from langchain_glm4v.server import process
 from langchain_glm4v.server.options import CHAT_TEMPLATE
 from langchain_glm4v.server.probes import CONVERSATION
 
@@ -31,6 +35,7 @@ from langchain_glm4v.server.probes import CONVERSATION
 av: Any = importlib.import_module("av")
 
 CONTEXT = 8192
+SOURCES = Path(__file__).parents[2] / "src"
 # What the template that comes with the model does, as far as texts go.
 STOCK = """[gMASK]<sop>
 {%- for m in messages -%}
@@ -317,3 +322,47 @@ def serve_web() -> Iterator[Callable[..., Web]]:
 def web(serve_web: Callable[..., Web]) -> Web:
     """A running web server, without TLS."""
     return serve_web()
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that a server's process, and `find_engine`, find before the real vLLM."""
+    folder = tmp_path / "stand_in"
+    for module in (
+        "vllm/__init__.py",
+        "vllm/envs.py",
+        "vllm/entrypoints/__init__.py",
+        "vllm/entrypoints/cli/__init__.py",
+        "vllm/model_executor/__init__.py",
+        "vllm/model_executor/models/__init__.py",
+        "vllm/model_executor/models/registry.py",
+        # these take seconds to import and are not needed here
+        "torchvision/__init__.py",
+        "torchaudio.py",
+        "torchcodec.py",
+        "torch.py",
+    ):
+        (folder / module).parent.mkdir(parents=True, exist_ok=True)
+        (folder / module).touch()
+    (folder / "torch.py").write_text("class ops:\n    def load_library(path): pass\n")
+    (folder / "vllm/envs.py").write_text("def compile_factors(): return {}\n")
+    shutil.copy(
+        Path(__file__).with_name("stand_in_vllm.py"), folder / "vllm/entrypoints/cli/main.py"
+    )
+    (folder / "vllm-0.0.0+cpu.dist-info").mkdir()
+    (folder / "vllm-0.0.0+cpu.dist-info/METADATA").write_text("Name: vllm\nVersion: 0.0.0+cpu\n")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the logs of failed starts are kept
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.1, 0.1))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{SOURCES}")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """The folder of a checkpoint that is none."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "glm4v"}))
+    return str(folder)

@@ -182,7 +182,7 @@ async def test_fields_that_openai_does_not_know(server: Server, way: Way) -> Non
 
 
 def test_headers(server: Server) -> None:
-    server.replies = [response(b"{}"), events()]
+    server.replies = [response(b"{}"), events(b"{}")]
     with server.connection().client() as client:
         assert complete(client, PAYLOAD)[1]["content-type"] == "application/json"
         with stream(client, PAYLOAD) as found:
@@ -372,6 +372,15 @@ async def test_an_error_in_a_reply(server: Server, way: Way, error: object) -> N
     message = rf"the server at {server.url} sent an error \(.*{expected}.*\): see the server's log"
     with pytest.raises(openai.APIError, match=message), explained(server.url, ""):
         await way(server.connection())
+
+
+async def test_an_error_before_the_first_event_comes_before_the_stream(server: Server) -> None:
+    server.replies = [events(b'{"error": {"message": "engine died"}}')]
+    with server.connection().client() as client, pytest.raises(openai.APIError, match="died"):
+        stream(client, PAYLOAD)
+    async with server.connection().async_client() as async_client:
+        with pytest.raises(openai.APIError, match="died"):
+            await astream(async_client, PAYLOAD)
 
 
 def test_leaving_a_stream_early_hangs_up(server: Server) -> None:

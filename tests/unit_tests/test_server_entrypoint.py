@@ -80,3 +80,16 @@ def test_torchvision_can_be_imported_whatever_torch_it_was_built_for() -> None:
         "from torchvision.io import decode_image; print(decode_image.__name__)"
     )
     assert output_of(program) == "decode_image"
+
+
+def test_compiled_models_are_looked_up_by_anything_but_the_api_key(tmp_path: Path) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm/__init__.py").touch()
+    (tmp_path / "vllm/envs.py").write_text(
+        "def compile_factors(): return {'VLLM_API_KEY': 'random', 'VLLM_USE_TRITON': True}"
+    )
+    program = (
+        "entry['keep_key_out_of_caches']()\n"
+        "from vllm import envs; print(sorted(envs.compile_factors()))"
+    )
+    assert output_of(program, tmp_path) == "['VLLM_USE_TRITON']"

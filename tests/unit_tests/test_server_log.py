@@ -11,6 +11,15 @@ ENGINE = "(EngineCore pid=8)"
 ARGUMENTS = f"{API} INFO 11-22 19:13:29 [api_utils.py:286] non-default args: {{'port': 1}}"
 LOADING = f"{ENGINE} INFO 11-22 19:13:43 [cpu_model_runner.py:68] Starting to load model /m..."
 LOADED = f"{ENGINE} INFO 11-22 19:13:43 [default_loader.py:501] Loading weights took 0.05 seconds"
+COMPILING = (
+    f"{ENGINE} INFO 11-23 02:35:36 [backends.py:1094] Using cache directory: /root/.cache/vllm/"
+    "torch_compile_cache/d24b3e807d/rank_0_0/backbone for vLLM's torch.compile"
+)
+CAPTURING = f"{ENGINE} Capturing CUDA graphs (PIECEWISE):   0%|          | 0/51 [00:00<?, ?it/s]"
+CAPTURED = (
+    f"{ENGINE} INFO 11-23 02:36:14 [model_runner.py:747] Graph capturing finished in 9 secs, "
+    "took 7.28 GiB"
+)
 RETRIED = f"{API} WARNING 11-22 19:13:30 [http.py:9] Connection error, trying again"
 
 
@@ -28,6 +37,9 @@ def written(folder: Path, *lines: str) -> Path:
         ([ARGUMENTS], "configuring engine"),
         ([ARGUMENTS, LOADING], "loading weights"),
         ([ARGUMENTS, LOADING, LOADED], "warming up"),
+        ([ARGUMENTS, LOADING, LOADED, COMPILING], "compiling"),
+        ([ARGUMENTS, LOADING, LOADED, COMPILING, CAPTURING], "capturing CUDA graphs"),
+        ([ARGUMENTS, LOADING, LOADED, COMPILING, CAPTURING, CAPTURED], "warming up"),
     ],
 )
 def test_stage_is_the_last_one_begun(tmp_path: Path, lines: list[str], stage: str) -> None:

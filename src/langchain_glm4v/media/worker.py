@@ -1,7 +1,7 @@
 """What a decoding process runs: one job after another, until its parent is gone.
 
-Run as a script by `pool`. The package's own `__init__` would bring LangChain along, so an empty
-stand-in takes its place here: modules below it are imported as ever.
+Run as a script by `pool`, which need not find the package itself: an empty stand-in takes its place
+here, and modules below it are imported as ever.
 """
 
 import importlib

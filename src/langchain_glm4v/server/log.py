@@ -4,24 +4,24 @@ import re
 import signal
 from pathlib import Path
 
+FILE_NAME = "glm4v-server-{}.log"  # with the server's id, in the folder for temporary files
 TAIL_LINES = 40
 
 FIRST_STAGE = "loading engine"
 # What the engine writes when it begins a stage -> the stage, for people. In the order they come.
-# A download of weights is part of loading them: vLLM mentions it only once it is over.
 STAGES = (
     (re.compile(r"non-default args: "), "configuring engine"),
     (re.compile(r"Starting to load model"), "loading weights"),
     (re.compile(r"Loading weights took"), "warming up"),
+    (re.compile(r"for vLLM's torch\.compile"), "compiling"),
+    (re.compile(r"Capturing CUDA graphs"), "capturing CUDA graphs"),
+    (re.compile(r"Graph capturing finished"), "warming up"),
 )
 
 # Where a log begins to tell of a failure. Before that are warnings, and failures that a further
 # attempt overcame.
 ERROR = re.compile(r"^(\(\w+ pid=\d+\) )?(ERROR[ :]|Traceback )", re.MULTILINE)
 PORT_LOST = re.compile(r"address already in use", re.IGNORECASE)
-
-HUB_REFUSES = "the model hub does not give out this repository: check its id and your token"
-HUB_IS_AWAY = "the model hub cannot be reached: check the network, or give a checkpoint's folder"
 
 # What a failing server writes -> what is likely wrong and what to do. The first match counts.
 CAUSES = tuple(
@@ -59,15 +59,6 @@ CAUSES = tuple(
             "weights are missing: fetch the checkpoint again",
         ),
         (
-            r"gated repo|401 client error|repository not found|not a valid model identifier",
-            HUB_REFUSES,
-        ),
-        (
-            r"offline mode is enabled|couldn't connect to|connection error|max retries exceeded"
-            r"|LocalEntryNotFoundError",
-            HUB_IS_AWAY,
-        ),
-        (
             r"libcuda|libcudart|cuda driver version|no cuda gpus are available",
             "the CUDA libraries do not fit the driver: install the vLLM build for this driver",
         ),
@@ -75,6 +66,8 @@ CAUSES = tuple(
 )
 # How vLLM reports an engine process that a signal ended.
 ENGINE_SIGNAL = re.compile(r"Failed core proc\(s\): \{'\w+': -(\d+)")
+# How it reports one that ended without a word, and how it may report one that was killed.
+ENGINE_GONE = re.compile(r"(?:(?!EngineCore)[\s\S])*Failed core proc\(s\): \{\}")
 TOLD_TO_STOP = "it was told to stop"
 SIGNAL_CAUSES = {
     signal.SIGKILL: "it was killed, most likely for using too much memory: "
@@ -123,6 +116,8 @@ def likely_cause(path: Path, exit_code: int) -> str:
             return cause
     engine_signal = ENGINE_SIGNAL.search(text)
     number = int(engine_signal[1]) if engine_signal else -exit_code
+    if ENGINE_GONE.match(text):
+        number = signal.SIGKILL
     return next((cause for kind, cause in SIGNAL_CAUSES.items() if kind == number), UNKNOWN_CAUSE)
 
 

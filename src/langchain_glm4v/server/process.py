@@ -1,52 +1,60 @@
-"""A vLLM server as a child process: started, watched, checked, and stopped without leftovers.
+"""A vLLM server for one program, or for several: started, joined, checked and let go of.
 
-Nothing outlives the program that started it. The server leads a process group of its own, so a
-Ctrl-C in the terminal reaches only the program, which then stops the server; an exit of the
-interpreter stops it too. Against deaths that run no code (SIGTERM, kill -9) each process of the
-server watches its parent and ends the group when that is gone.
+The server runs under a keeper, a small process that stops it once nobody holds it any more: after
+`stop`, an exit of the interpreter, or any death of the program, `kill -9` included (see `keeper`).
 """
 
 import atexit
 import contextlib
+import http
+import math
 import os
 import secrets
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
-from langchain_glm4v.server import log
+from langchain_glm4v.server import checks, keeper, log, sharing
+from langchain_glm4v.server.checks import Ready
+from langchain_glm4v.server.fit import fitted
+from langchain_glm4v.server.hold import Hold
+from langchain_glm4v.server.keeper import Facts, Status, Task
 from langchain_glm4v.server.options import (
-    HOST,
-    MARKER_VARIABLE,
+    LOOPBACK,
+    REACHED_AT,
     ServerOptions,
     command,
     environment,
 )
 from langchain_glm4v.server.preflight import (
-    Checkpoint,
-    Engine,
     check_port,
     find_engine,
-    folder_hint,
     free_port,
     port_in_use,
     resolve_model,
 )
-from langchain_glm4v.server.probes import Client, check_rendering
+from langchain_glm4v.server.probes import Client, check
+from langchain_glm4v.server.weights import local_checkpoint
 
-POLL_INTERVAL = 0.2  # seconds between two looks at a starting server
+POLL_INTERVAL = 0.2  # seconds between two looks at a starting server's log
 PORT_ATTEMPTS = 3  # a free port may be taken before the server listens on it, seconds later
 DRAIN_MARGIN = 15.0  # seconds that vLLM takes beyond its shutdown timeout, at most 13 seen
 ABORT_GRACE = 5.0  # seconds for a server that is not to finish its requests
+RESTART_DELAYS = (5.0, 10.0, 20.0, 30.0)  # seconds before each further start, then no more
 LOG_LIFETIME = 7 * 24 * 3600.0  # seconds
-HELPER_GRACE = 2.0  # seconds for helper processes to follow the server by themselves
+KEEPER_GRACE = 10.0  # seconds for the keeper to end what the server leaves
+DEATH_THROES = 2.0  # seconds from the first request that a dying server fails until it shows
+KEEPER = Path(keeper.__file__)
 
 _running: "set[GLM4VServer]" = set()
 
@@ -59,26 +67,52 @@ class GLM4VServer:
         with GLM4VServer("tiny") as server:
             print(server.base_url, server.served_model_name)
 
-    The API key is random, is known to the server and this object alone, and shows in no command
-    line, log or repr.
+    The API key is known to the server and this object alone, and shows in no command line, log or
+    repr. All endpoints but the health check ask for it.
+
+    A server that dies, or hangs, is started again, after 5, 10, 20 and 30 seconds; then it has
+    failed. It keeps its address and key.
 
     Args:
         model: "tiny" for the miniature, the folder of a checkpoint, or the id of a repository on a
-            model hub.
+            model hub, which is downloaded first, as far as it is not in the hub's cache.
+        revision: Branch, tag or commit of the repository; None takes the main branch.
+        source: Model hub, "huggingface" or "modelscope"; None takes ModelScope if the environment
+            has `VLLM_USE_MODELSCOPE=1`, else Hugging Face.
         port: Port to listen on; None chooses a free one.
+        host: Address to listen on: the loopback interface, so that only this machine reaches the
+            server; "0.0.0.0" for all. What leaves the machine should go through a proxy with TLS:
+            see `serve/`.
+        api_key: What requests must carry as bearer token; None makes a random one.
         served_model_name: What requests call the model; None takes "tiny", the folder's name or the
             repository id.
         dtype: Number type that vLLM computes in, such as "bfloat16" or "float32". "auto" is the
             checkpoint's own, but float32 on CPUs without bfloat16 instructions.
-        max_model_len: Longest prompt and answer together, in tokens; None takes the checkpoint's
-            limit.
+        max_model_len: Longest prompt and answer together, in tokens. None takes the model's limit,
+            or on GPUs that are too small for it, the longest that fits.
+        tensor_parallel: Number of GPUs that the model is divided among: 1, 2 or 4. None takes more
+            than one only where fewer cannot hold so long a context.
+        quantization: "fp8" makes the weights half as large while they load, "none" leaves them, and
+            other names are vLLM's. None takes fp8 where it allows a longer context.
+        gpu_memory_utilization: Share of each GPU's memory that vLLM takes, above 0 and up to 1.
+            None takes 0.9, more where memory is tight, less where other programs hold some.
         images_per_prompt: Most pictures in one request.
         startup_timeout: Seconds the server may take to become ready. A download from a model hub
-            counts too.
+            does not count.
         shutdown_timeout: Whole seconds that `stop` lets requests finish in.
-        log_path: File for the server's output, overwritten at each start; None makes a temporary
-            file, which stays only if the server fails, or if this program is killed. Starts
-            remove such files of this user after 7 days.
+        hang_timeout: Seconds without an answer to a health check after which a server is taken for
+            hung, and started again. The same goes for its engine, which answers between two steps;
+            on a CPU it has three times as long.
+        share: Whether to join the server that this or another program of this user runs with the
+            same options, and to let others join. It ends when its last user stops it.
+        idle_timeout: Seconds that the server stays after its last user; infinity, `float("inf")`:
+            until `glm4v stop`.
+        sleep_after: Seconds without requests after which the server frees the GPU, its weights kept
+            in the machine's memory; the next request wakes it. None: never. Needs a GPU.
+        log_path: File for the server's output, overwritten at each start. From 16 MiB on, and when
+            the server is started again, earlier output goes to "….1" to "….3". None makes a
+            temporary file, which stays only if the server fails. Starts remove such files of this
+            user after 7 days.
         extra_args: Further arguments of `vllm serve`; they win over those that this class gives.
         on_progress: Called with a short line whenever the start reaches a new stage.
 
@@ -87,7 +121,8 @@ class GLM4VServer:
 
     Attributes:
         options: What the server was asked for.
-        id: Marks the server's processes: their environment holds it as GLM4V_SERVER_ID.
+        id: Marks the server's processes: their environment holds it as GLM4V_SERVER_ID. Of a server
+            that was joined, it is known once that is done; so are `api_key` and `log_path`.
         api_key: What requests must carry as bearer token.
         log_path: File with the server's output.
     """
@@ -96,41 +131,65 @@ class GLM4VServer:
         self,
         model: str | os.PathLike[str],
         *,
+        revision: str | None = None,
+        source: str | None = None,
         port: int | None = None,
+        host: str = LOOPBACK,
+        api_key: str | None = None,
         served_model_name: str | None = None,
         dtype: str = "auto",
         max_model_len: int | None = None,
+        tensor_parallel: int | None = None,
+        quantization: str | None = None,
+        gpu_memory_utilization: float | None = None,
         images_per_prompt: int = 32,
         startup_timeout: float = 600.0,
         shutdown_timeout: float = 30.0,
+        hang_timeout: float = 120.0,
+        share: bool = False,
+        idle_timeout: float = 0.0,
+        sleep_after: float | None = None,
         log_path: str | os.PathLike[str] | None = None,
         extra_args: Sequence[str] = (),
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         self.options = ServerOptions(
             model=model,
+            revision=revision,
+            source=source,
             port=port,
+            host=host,
+            api_key=api_key,
             served_model_name=served_model_name,
             dtype=dtype,
             max_model_len=max_model_len,
+            tensor_parallel=tensor_parallel,
+            quantization=quantization,
+            gpu_memory_utilization=gpu_memory_utilization,
             images_per_prompt=images_per_prompt,
             startup_timeout=startup_timeout,
             shutdown_timeout=shutdown_timeout,
+            hang_timeout=hang_timeout,
+            share=share,
+            idle_timeout=idle_timeout,
+            sleep_after=sleep_after,
             log_path=log_path,
             extra_args=extra_args,
         )
         self.id = secrets.token_hex(8)
-        self.api_key = secrets.token_urlsafe(32)
+        self.api_key = api_key or secrets.token_urlsafe(32)
         self.log_path = Path(self.options.log_path or _temporary_log(self.id))
         self._report = on_progress or (lambda _: None)
+        self._own = (self.id, self.api_key, self.log_path)
         self._port: int | None = None
         self._served_model_name = served_model_name
-        self._process: subprocess.Popen[bytes] | None = None
-        self._failed = False
+        self._host = REACHED_AT.get(host, host)
+        self._hold: Hold | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None  # if this program started it
         self._ending = threading.RLock()  # a signal handler may stop the server amid a stop
 
     def __repr__(self) -> str:
-        state = f"base_url={self.base_url!r}, pid={self.pid}" if self._process else "not running"
+        state = f"base_url={self.base_url!r}, pid={self.pid}" if self._hold else "not running"
         return f"GLM4VServer({self.options.model!r}, {state})"
 
     def __enter__(self) -> Self:
@@ -155,7 +214,8 @@ class GLM4VServer:
         if self._port is None:
             message = "the server has no address yet; call start() first"
             raise RuntimeError(message)
-        return f"http://{HOST}:{self._port}/v1"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}/v1"
 
     @property
     def served_model_name(self) -> str:
@@ -171,98 +231,269 @@ class GLM4VServer:
 
     @property
     def pid(self) -> int | None:
-        """Process id, which is also the id of the process group; None while not running."""
-        return self._process.pid if self._process else None
+        """Process id of the API server, also that of its process group; None while not running."""
+        status = self._hold and self._hold.status
+        return status.pid if status and self.is_running else None
 
     @property
     def is_running(self) -> bool:
-        """Whether the server process is there; it may have stopped answering all the same."""
-        return self._process is not None and self._process.poll() is None
+        """Whether the server is there, or is being started again."""
+        hold = self._hold
+        return hold is not None and hold.is_open and not _is_over(hold.status)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the server answers, and its engine is alive. Asks it."""
+        facts = self._hold.facts if self._hold and self.is_running else None
+        return facts is not None and (
+            keeper.health(facts, keeper.HEALTH_TIMEOUT) == http.HTTPStatus.OK
+        )
 
     def start(self) -> Self:
-        """Start the server and wait until it answers. Does nothing if it is running.
+        """Start the server, or join a shared one, and wait until it answers.
+
+        Does nothing if it is running.
 
         Raises:
             EngineNotInstalledError: There is no vLLM for this machine in this environment.
             ModelNotFoundError: `model` names no GLM-4.1V checkpoint.
+            WeightsError: The checkpoint cannot be fetched, or is damaged.
             PortInUseError: `port` is taken.
-            ServerStartError: The server ended, or was not ready in time, or its log cannot be
-                written.
+            GpuError: The GPUs do not work, or the model does not fit them.
+            ServerOptionError: The options state what this model or machine cannot do, or a
+                revision of a folder.
+            ServerStartError: The start lacks something else that it needs; or the server ended, or
+                was not ready in time, or its log cannot be written.
             TemplateError: The server would garble conversations.
+            SelfCheckError: What it answers is of no use.
         """
         if self.is_running:
             return self
         self.stop()
-        engine = find_engine()
+        if not self.options.share:
+            self._start(self.id)
+            return self
+        # Whether it would fit this machine does not matter where it runs already.
         checkpoint = resolve_model(os.fspath(self.options.model))
-        _remove_old_logs()
-        self._served_model_name = self.options.served_model_name or checkpoint.name
-        for attempt in range(PORT_ATTEMPTS):
-            try:
-                self._wait_until_ready(*self._launch(checkpoint, engine))
-                self._report("ready")
-            except BaseException as error:
-                self._failed = isinstance(error, ServerError)
-                self.stop(drain=False)
-                lost_race = isinstance(error, PortInUseError) and self.options.port is None
-                if not lost_race or attempt == PORT_ATTEMPTS - 1:
-                    raise
-            else:
-                self._failed = False
-                break
+        name = sharing.name(self.options, checkpoint, find_engine())
+        with sharing.alone(name, self._report):
+            if not self._join(name):
+                self._start(name)
         return self
 
+    def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Wait until the server answers, as when it is being started again.
+
+        Args:
+            timeout: Seconds, at most; None for as long as there is hope.
+
+        Raises:
+            ServerStartError: It was not started, it failed for good, or is not ready in time.
+        """
+        hold = self._hold
+        if hold is None:
+            message = "the server is not running; call start() first"
+            raise ServerStartError(message)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.is_healthy:  # asked too, for the keeper may not have seen its end yet
+            left = deadline - time.monotonic()
+            hold.wait(lambda status: status.state == "ready" or _is_over(status), min(left, 3600.0))
+            status = hold.status
+            if not hold.is_open or _is_over(status):
+                raise self._failure(status)
+            if left <= 0:
+                message = f"{self!r} is still being started again after {timeout:g} s; wait longer"
+                raise ServerStartError(message)
+            time.sleep(POLL_INTERVAL)
+
+    def has_lost(self, pid: int | None) -> bool:
+        """Whether the server's process `pid` has died, or is about to.
+
+        An engine that dies fails its requests a moment before the server shows it, so this takes
+        two seconds to say no.
+
+        Args:
+            pid: What `pid` was before a request that failed.
+        """
+        deadline = time.monotonic() + DEATH_THROES
+        while self.pid == pid and self.is_healthy:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_INTERVAL)
+        return True
+
     def stop(self, *, drain: bool = True) -> None:
-        """Stop the server and everything it started. Does nothing if it is not running.
+        """Let go of the server. Its last user's stop ends it, and everything it started.
+
+        Does nothing if it is not running.
 
         Args:
             drain: Whether requests may finish, for up to the shutdown timeout.
         """
-        process = self._process
-        if process is None:
+        self._let_go(drain=drain, keep_log=False)
+
+    def _let_go(self, *, drain: bool, keep_log: bool, do: str = "release") -> None:
+        hold, child = self._hold, self._keeper
+        if hold is None:
             return
-        failed = self._failed or process.poll() is not None
-        patience = self.options.shutdown_timeout + DRAIN_MARGIN if drain else ABORT_GRACE
+        patience = self._drain_patience if drain else ABORT_GRACE
+        hold.tell(do, drain=drain, keep_log=keep_log)
+        server_id = self.id
         try:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
+            hold.wait(lambda _: False, patience + KEEPER_GRACE)
         finally:  # also when a second Ctrl-C ends the wait
             with self._ending:
-                if self._process is process:  # no other thread was first, and started it again
-                    _kill_what_is_left(process, self.id)
-                    self._let_go()
-                    if self.options.log_path is None and not failed:
-                        self.log_path.unlink(missing_ok=True)
+                if self._hold is hold:  # no other thread was first, and started it again
+                    self._hold = self._keeper = None
+                    _running.discard(self)
+            status = hold.status
+            # Else its keeper hangs, or was killed, maybe while it stopped the server.
+            has_ended = _is_over(status) and status is not None and status.pid is None
+            if hold.is_open or not has_ended:
+                hold.close()
+                keeper.kill_marked(server_id)
+                sharing.remove_dead()
+            if child is not None and status != Status("released"):
+                with contextlib.suppress(subprocess.TimeoutExpired):  # the system cannot end it
+                    child.wait(KEEPER_GRACE)
 
-    def _launch(
-        self, checkpoint: Checkpoint, engine: Engine
-    ) -> tuple[subprocess.Popen[bytes], Client]:
-        if self.options.port is not None:
-            check_port(HOST, self.options.port)
-        self._port = self.options.port or free_port(HOST)
-        variables = environment(
-            os.environ, checkpoint, engine, server_id=self.id, api_key=self.api_key
+    @property
+    def _drain_patience(self) -> float:
+        return self.options.shutdown_timeout + DRAIN_MARGIN
+
+    def _join(self, name: str) -> bool:
+        """Join the server of this name, if there is one that is well."""
+        connection = sharing.join(name)
+        if connection is None:
+            return False
+        hold = Hold(connection)
+        facts, status = hold.facts, hold.status
+        if facts is None or _is_over(status) or not hold.is_open:
+            hold.close()
+            return False
+        hold.tell("hold")
+        self._take(hold, facts)
+        if status and status.state != "ready":
+            self._report("waiting until it is started again")
+        try:
+            self.wait_until_ready()
+        except ServerStartError:
+            self.stop(drain=False)
+            return False
+        self._report("ready")
+        return True
+
+    def _start(self, name: str) -> None:
+        found = self._prepared()
+        self.id, self.api_key, self.log_path = self._own  # one that was joined before had its own
+        self._report("; ".join(found.fit.reasons))
+        _remove_old_logs()
+        sharing.remove_dead()
+        for attempt in range(PORT_ATTEMPTS):
+            try:
+                self._wait_until_ready(self._launch(found, name))
+                self._report("ready")
+                return
+            except BaseException as error:
+                # Told to stop, not let go of: it would stay for its idle timeout.
+                keep_log = isinstance(error, ServerError)
+                self._let_go(drain=False, keep_log=keep_log, do="stop")
+                lost_race = isinstance(error, PortInUseError) and self.options.port is None
+                if not lost_race or attempt == PORT_ATTEMPTS - 1:
+                    raise
+
+    def _prepared(self) -> Ready:
+        """What the start needs, the checkpoint on this machine included."""
+        found = checks.require(self.options)
+        checkpoint = local_checkpoint(
+            os.fspath(self.options.model),
+            revision=self.options.revision,
+            source=self.options.source,
+            report=self._report,
         )
-        self._report(f"loading engine ({engine.description})")
+        if not found.checkpoint.is_local:  # of which only now the sizes are known
+            found = replace(
+                found,
+                checkpoint=checkpoint,
+                fit=fitted(self.options, checkpoint, found.engine),
+            )
+        return found
+
+    def _launch(self, found: Ready, name: str) -> Hold:
+        if self.options.port is not None:
+            check_port(self.options.host, self.options.port)
+        port = self.options.port or free_port(self.options.host)
+        facts = Facts(
+            id=self.id,
+            host=self._host,
+            port=port,
+            api_key=self.api_key,
+            served_model_name=self.options.served_model_name or found.checkpoint.name,
+            model=os.fspath(self.options.model),
+            log_path=str(self.log_path.absolute()),
+        )
+        self._report(f"loading engine ({found.engine.description})")
+        door, path = sharing.open_door(name)
+        ours, theirs = socket.socketpair()
+        with door, theirs:
+            task = Task(
+                facts=facts,
+                command=command(self.options, found.checkpoint, found.engine, port, found.fit),
+                starter=theirs.fileno(),
+                door=door.fileno(),
+                door_path=str(path),
+                startup_timeout=self.options.startup_timeout,
+                hang_timeout=self.options.hang_timeout,
+                drain_patience=self._drain_patience,
+                abort_patience=ABORT_GRACE,
+                idle_timeout=self.options.idle_timeout,
+                restart_delays=RESTART_DELAYS,
+                keep_log=self.options.log_path is not None,
+            )
+            variables = environment(
+                os.environ,
+                self.options,
+                found.checkpoint,
+                found.engine,
+                found.fit,
+                server_id=self.id,
+                api_key=self.api_key,
+            )
+            try:
+                self._keeper = self._run_keeper(task, variables)
+            except BaseException:
+                ours.close()
+                path.unlink(missing_ok=True)
+                raise
+        return self._take(Hold(ours), facts)
+
+    def _run_keeper(self, task: Task, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
+        """Start the keeper of a server, in a session of its own, so that Ctrl-C spares it."""
         with self._open_log() as output:
             try:
-                self._process = subprocess.Popen(
-                    command(self.options, checkpoint, engine, self._port),
-                    stdin=subprocess.DEVNULL,
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(KEEPER)],
+                    stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=variables,
                     start_new_session=True,
+                    pass_fds=(task.starter, task.door),
                 )
             except OSError as error:
-                message = (
-                    f"the vLLM server for {self.options.model!r} cannot be run: {error}; free "
-                    "memory or processes, or give shorter extra_args"
-                )
-                raise ServerStartError(message) from error
+                status = Status("failed", problem="cannot be run", detail=str(error))
+                raise self._failure(status) from error
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # it ended: told by its silence
+            process.stdin.write(task.written())
+        return process
+
+    def _take(self, hold: Hold, facts: Facts) -> Hold:
+        self.id, self.api_key, self.log_path = facts.id, facts.api_key, Path(facts.log_path)
+        self._port, self._served_model_name = facts.port, facts.served_model_name
+        self._hold = hold
         _running.add(self)
-        return self._process, Client(self._port, self.api_key)
+        return hold
 
     def _open_log(self) -> BinaryIO:
         try:
@@ -276,40 +507,64 @@ class GLM4VServer:
             )
             raise ServerStartError(message) from error
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], client: Client) -> None:
-        deadline = time.monotonic() + self.options.startup_timeout
+    def _wait_until_ready(self, hold: Hold) -> None:
+        """Wait for a start, and check what came of it."""
         reported = log.FIRST_STAGE
-        while not client.is_healthy():
+        while not hold.wait(lambda status: status.state != "starting", POLL_INTERVAL):
             stage = log.stage(self.log_path)
-            if process.poll() is not None:
-                raise self._failure(
-                    f"ended with {_describe(process.returncode)} while starting",
-                    log.likely_cause(self.log_path, process.returncode),
-                )
-            if time.monotonic() > deadline:
-                raise self._failure(
-                    f"was not ready after {self.options.startup_timeout:g} s, still {stage}",
-                    "raise startup_timeout, to which a download counts too",
-                )
             if stage != reported:
                 self._report(stage)
                 reported = stage
-            time.sleep(POLL_INTERVAL)
-        check_rendering(client, self.served_model_name)
+        status = hold.status
+        if status is None or status.state != "ready" or not hold.is_open:
+            raise self._failure(status, " while starting")
+        client = Client(self._host, self._port or 0, self.api_key)
+        self._report("checking")
+        check(
+            client,
+            self.served_model_name,
+            has_images=self.options.images_per_prompt > 0,
+            is_trained="dummy" not in self.options.extra_args,
+        )
+        hold.tell("vouch")
 
-    def _failure(self, what: str, cause: str) -> ServerError:
+    def _failure(self, status: Status | None, when: str = "") -> ServerError:
+        """The error for a server that has ended, and why."""
         if log.lost_port(self.log_path) and self._port is not None:
-            return PortInUseError(port_in_use(HOST, self._port))
-        if cause in {log.HUB_REFUSES, log.HUB_IS_AWAY}:
-            cause += folder_hint(os.fspath(self.options.model))
+            return PortInUseError(port_in_use(self.options.host, self._port))
+        what = f"ended{when}"
+        if status is None or not _is_over(status):
+            cause = "its keeper was killed"
+        elif status.exit_code is not None:
+            what = f"ended with {_describe(status.exit_code)}{when}"
+            cause = log.likely_cause(self.log_path, status.exit_code)
+        elif status.problem:
+            what, cause = self._problem(status)
+        else:
+            cause = log.TOLD_TO_STOP
         message = (
             f"the vLLM server for {self.options.model!r} {what}: {cause}; its log: {self.log_path}"
         )
         return ServerStartError(message, log.tail(self.log_path))
 
-    def _let_go(self) -> None:
-        self._process = None
-        _running.discard(self)
+    def _problem(self, status: Status) -> tuple[str, str]:
+        """What is wrong with a server that did not end by itself, and why or what to do."""
+        match status.problem:
+            case "cannot be run":
+                remedy = "free memory or processes, or give shorter extra_args"
+                return "cannot be run", f"{status.detail}; {remedy}"
+            case "not ready in time":
+                stage = log.stage(self.log_path)
+                return (
+                    f"was not ready after {self.options.startup_timeout:g} s, still {stage}",
+                    "raise startup_timeout",
+                )
+            case "hung":
+                return (
+                    f"did not answer for {self.options.hang_timeout:g} s",
+                    "raise hang_timeout if it was only busy",
+                )
+        return f"answered {status.detail} to its health check", "its engine has died"
 
 
 def find_leftovers(server_id: str | None = None) -> list[int]:
@@ -318,30 +573,11 @@ def find_leftovers(server_id: str | None = None) -> list[int]:
     Args:
         server_id: `id` of one server; None finds those of any server, of any program.
     """
-    wanted = f"{MARKER_VARIABLE}={server_id or ''}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            variables = entry.read_bytes().split(b"\0")
-            if any(v == wanted or (server_id is None and v.startswith(wanted)) for v in variables):
-                found.append(int(entry.parent.name))
-    return sorted(found)
+    return keeper.marked(server_id)
 
 
-def _kill_what_is_left(process: subprocess.Popen[bytes], server_id: str) -> None:
-    """Kill the server if it still runs, and its helpers if they do not follow it by themselves."""
-    deadline = time.monotonic() + HELPER_GRACE
-    while process.poll() is not None and find_leftovers(server_id) and time.monotonic() < deadline:
-        time.sleep(POLL_INTERVAL / 4)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + HELPER_GRACE
-    while (left := find_leftovers(server_id)) and time.monotonic() < deadline:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(POLL_INTERVAL / 4)
+def _is_over(status: Status | None) -> bool:
+    return status is not None and status.state in ("stopping", "failed", "released")
 
 
 def _describe(exit_code: int) -> str:
@@ -351,7 +587,7 @@ def _describe(exit_code: int) -> str:
 
 
 def _temporary_log(server_id: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"glm4v-server-{server_id}.log"
+    return Path(tempfile.gettempdir()) / log.FILE_NAME.format(server_id)
 
 
 def _remove_old_logs() -> None:
@@ -379,7 +615,10 @@ def _stop_all() -> None:
 def _disown_all() -> None:
     """In a forked child: leave the servers to the parent."""
     for server in list(_running):
-        server._let_go()
+        if server._hold is not None:
+            server._hold.disown()
+        server._hold = server._keeper = None
+    _running.clear()
 
 
 os.register_at_fork(after_in_child=_disown_all)
