@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any, TypeAlias
 
 import httpx
 from PIL import Image
+
+from langchain_glm4v.cli.bench import Answer, body
 
 QUESTION = "Describe the picture."
 WORDS = "one two three four five six seven eight nine ten "
@@ -25,25 +26,6 @@ class Server:
     base_url: str
     api_key: str
     model: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How an answer came; times are `time.perf_counter()`.
-
-    Attributes:
-        asked: When the request began.
-        first: When the first token was there.
-        last: When the last token was there.
-        prompt_tokens: Tokens of the question, by the server's count.
-        tokens: Tokens of the answer, by the server's count.
-    """
-
-    asked: float
-    first: float
-    last: float
-    prompt_tokens: int
-    tokens: int
 
 
 def pictures(count: int, width: int, height: int) -> list[Content]:
@@ -94,34 +76,20 @@ def ask(
             timeout=httpx.Timeout(600.0),
             trust_env=False,
         ) as client:
-            bodies = [_body(server.model, question, tokens) for question in questions]
-            return await asyncio.gather(*(_ask(client, turn, body) for body in bodies))
+            bodies = [body(server.model, question, tokens) for question in questions]
+            return await asyncio.gather(*(_ask(client, turn, asked) for asked in bodies))
 
     return asyncio.run(run())
 
 
-def _body(model: str, question: Content, tokens: int) -> bytes:
-    return json.dumps(
-        {
-            "model": model,
-            "messages": [{"role": "user", "content": question}],
-            "max_tokens": tokens,
-            "ignore_eos": True,
-            "temperature": 0.0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-    ).encode()
-
-
-async def _ask(client: httpx.AsyncClient, turn: asyncio.Semaphore, body: bytes) -> Answer:
+async def _ask(client: httpx.AsyncClient, turn: asyncio.Semaphore, question: bytes) -> Answer:
     headers = {"Content-Type": "application/json"}
     first = last = 0.0
     usage: dict[str, int] = {}
     async with turn:
         asked = time.perf_counter()
         async with client.stream(
-            "POST", "chat/completions", content=body, headers=headers
+            "POST", "chat/completions", content=question, headers=headers
         ) as reply:
             if reply.is_error:
                 await reply.aread()
@@ -135,23 +103,3 @@ async def _ask(client: httpx.AsyncClient, turn: asyncio.Semaphore, body: bytes) 
                     first = first or last  # the first event comes with the first token
                 usage = event.get("usage") or usage
     return Answer(asked, first, last, usage["prompt_tokens"], usage["completion_tokens"])
-
-
-def summary(answers: Sequence[Answer]) -> dict[str, float]:
-    """What a load's answers come to: rates by second, times in seconds."""
-    wall = max(a.last for a in answers) - min(a.asked for a in answers)
-    waits = sorted(a.first - a.asked for a in answers)
-    return {
-        "requests": len(answers),
-        "wall_s": wall,
-        "requests_per_s": len(answers) / wall,
-        "output_tokens_per_s": sum(a.tokens for a in answers) / wall,
-        "prompt_tokens_per_s": sum(a.prompt_tokens for a in answers) / wall,
-        "prompt_tokens": statistics.mean(a.prompt_tokens for a in answers),
-        "output_tokens": statistics.mean(a.tokens for a in answers),
-        "first_token_p50_s": statistics.median(waits),
-        "first_token_p99_s": waits[min(len(waits) - 1, round(0.99 * len(waits)))],
-        "token_p50_s": statistics.median(
-            (a.last - a.first) / max(a.tokens - 1, 1) for a in answers
-        ),
-    }

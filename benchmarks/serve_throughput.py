@@ -36,10 +36,11 @@ from typing import Any, TypeAlias
 import httpx
 
 from figures import Figure, argument_parser, figure, report
+from langchain_glm4v.cli.bench import summary
 from langchain_glm4v.server import GLM4VServer
 from langchain_glm4v.server.options import ENTRYPOINT, LOOPBACK
 from langchain_glm4v.server.preflight import find_engine, free_port, resolve_model
-from load import Content, Server, ask, pictures, summary, text
+from load import Content, Server, ask, pictures, text
 from watch import watched
 
 # As the tutorial starts it, but for the folder of the weights.

@@ -797,7 +797,7 @@ class ChatGLM4V(BaseChatOpenAI):
         try:
             return await aask(client, question)
         except openai.APIConnectionError as error:
-            if not await asyncio.to_thread(self._is_up_again, error, pid):
+            if not await stopping.in_thread(self._is_up_again, error, pid):
                 raise
         return await aask(client, question)
 

@@ -126,10 +126,7 @@ def test_ends_with_its_parent() -> None:
         "print(pool.call(os.getpid, subject='x'), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=False, stdout=subprocess.PIPE, text=True
-    )
-    _wait_for_end(int(done.stdout))
+    _wait_for_end(_pid_told_by(script))
 
 
 def test_a_hanging_job_ends_with_its_parent() -> None:
@@ -145,10 +142,13 @@ def test_a_hanging_job_ends_with_its_parent() -> None:
         "time.sleep(0.3)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=False, stdout=subprocess.PIPE, text=True
-    )
-    _wait_for_end(int(done.stdout))
+    _wait_for_end(_pid_told_by(script))
+
+
+def _pid_told_by(script: str) -> int:
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout)
 
 
 def _run(script: str) -> "subprocess.CompletedProcess[str]":
@@ -174,10 +174,7 @@ def test_a_fork_does_not_keep_its_parents_processes_alive() -> None:
         "print(pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=False, stdout=subprocess.PIPE, text=True
-    )
-    _wait_for_end(int(done.stdout))
+    _wait_for_end(_pid_told_by(script))
 
 
 def hang() -> None:

@@ -386,12 +386,17 @@ def test_server_that_died_is_started_again(model: str, signum: signal.Signals) -
         pid, address, key = server.pid, server.base_url, server.api_key
         assert pid
         os.kill(pid, signum)
-        wait_until(lambda: server.pid not in (pid, None))
-        server.wait_until_ready()
+        wait_for_another(server, pid)
         assert server.is_healthy
         assert (server.base_url, server.api_key) == (address, key)
         assert "Starting to load model" in Path(f"{server.log_path}.1").read_text()
     assert find_leftovers(server.id) == []
+
+
+def wait_for_another(server: GLM4VServer, pid: int | None) -> None:
+    """Until another process than `pid` serves."""
+    wait_until(lambda: server.pid not in (pid, None))
+    server.wait_until_ready()
 
 
 def test_server_that_hangs_is_started_again(model: str) -> None:
@@ -399,8 +404,7 @@ def test_server_that_hangs_is_started_again(model: str) -> None:
         pid = server.pid
         assert pid
         os.kill(pid, signal.SIGSTOP)
-        wait_until(lambda: server.pid not in (pid, None))
-        server.wait_until_ready()
+        wait_for_another(server, pid)
 
 
 def test_server_whose_engine_is_dead_is_started_again(
@@ -411,8 +415,7 @@ def test_server_whose_engine_is_dead_is_started_again(
     with GLM4VServer(model) as server:
         pid = server.pid
         unwell.touch()
-        wait_until(lambda: server.pid not in (pid, None))
-        server.wait_until_ready()
+        wait_for_another(server, pid)
 
 
 def test_server_that_dies_again_and_again_is_given_up(

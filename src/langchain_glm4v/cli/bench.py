@@ -103,9 +103,9 @@ def _bench(args: argparse.Namespace) -> int:
         say(f"asking {server.base_url} {args.requests} questions, {args.concurrency} at once")
         contents = [_content(args.picture) for _ in range(args.requests)]
         model = server.model or _only_model(server)
-        bodies = [_body(model, content, args.tokens) for content in contents]
+        bodies = [body(model, content, args.tokens) for content in contents]
         with ThreadPoolExecutor(args.concurrency) as threads:
-            outcomes = list(threads.map(lambda body: _outcome(server, body), bodies))
+            outcomes = list(threads.map(lambda question: _outcome(server, question), bodies))
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     if not answers:
         raise ServerError(f"{server.base_url} answered no question: {outcomes[0]}")
@@ -130,8 +130,9 @@ def _content(size: tuple[int, int] | None) -> list[dict[str, Any]]:
     return [{"type": "image_url", "image_url": {"url": url}}, text]
 
 
-def _body(model: str, content: list[dict[str, Any]], tokens: int) -> bytes:
-    body = {
+def body(model: str, content: list[dict[str, Any]], tokens: int) -> bytes:
+    """A request that streams an answer of so many tokens, the same at each time."""
+    fields = {
         "model": model,
         "messages": [{"role": "user", "content": content}],
         "max_tokens": tokens,
@@ -140,18 +141,18 @@ def _body(model: str, content: list[dict[str, Any]], tokens: int) -> bytes:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return json.dumps(body).encode()
+    return json.dumps(fields).encode()
 
 
 def _request(
-    server: Target, method: str, path: str, body: bytes | None
+    server: Target, method: str, path: str, content: bytes | None
 ) -> http.client.HTTPResponse:
     at = urlsplit(server.base_url)
     kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
     connection = kind(at.hostname or "", at.port, timeout=TIMEOUT)
     key = server.api_key or os.environ.get(KEY_VARIABLE) or "EMPTY"
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    connection.request(method, f"{at.path.rstrip('/')}{path}", body, headers)
+    connection.request(method, f"{at.path.rstrip('/')}{path}", content, headers)
     reply = connection.getresponse()
     if reply.status != http.HTTPStatus.OK:
         message = f"{path} answered {reply.status}: {reply.read(300).decode(errors='replace')}"
@@ -171,11 +172,11 @@ def _only_model(server: Target) -> str:
     return found
 
 
-def _outcome(server: Target, body: bytes) -> Answer | Exception:
+def _outcome(server: Target, question: bytes) -> Answer | Exception:
     """Ask one question; what went wrong, if it is not answered."""
     asked = time.perf_counter()
     try:
-        with _request(server, "POST", "/chat/completions", body) as reply:
+        with _request(server, "POST", "/chat/completions", question) as reply:
             return _read(reply, asked)
     except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
         return error
