@@ -1,6 +1,6 @@
 """Whether a managed server and its client stay as they are under load and deaths, for half an hour.
 
-    python benchmarks/soak.py [--minutes 30] [--json]
+    python benchmarks/soak.py [--minutes 30] [--json] [--raw samples.json]
 
 Calls of `mixed_load`, 16 at once, go to one server of the miniature. In the first third of the time
 engine and API process are killed in turn, every three minutes, but once at least; then nothing is
@@ -13,6 +13,7 @@ only a stream that had begun when its server died may fail, with a clear error.
 """
 
 import asyncio
+import json
 import os
 import signal
 import statistics
@@ -132,6 +133,7 @@ def main() -> int:
     """Run the soak; the exit status is 1 if something grew or was lost."""
     parser = argument_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--raw", type=Path, help="file for all samples")
     given = parser.parse_args()
     deaths = max(int(given.minutes / 3 / MINUTES_PER_DEATH), 1)
     # Else it gives up a server that dies so often.
@@ -162,6 +164,9 @@ def main() -> int:
         "left processes": figure(len(find_leftovers(server_id)), "<= 0"),
         **growth(samples),
     }
+    if given.raw:
+        lives = [{"role": role, "samples": life} for (role, _), life in samples.items()]
+        given.raw.write_text(json.dumps(lives))
     return report(found, as_json=given.json)
 
 
