@@ -120,7 +120,7 @@ class StubHub(http.server.ThreadingHTTPServer):
         seen: All requests.
         faults: What goes wrong with the next transfers of weights, one each: ("cut", bytes) and
             ("reset", bytes) end the connection after so many, ("alter", 0) changes a byte,
-            ("whole", 0) ignores that a part was asked for.
+            ("whole", 0) ignores that a part was asked for, ("unwell", 0) answers 503.
         lies: Name of a file -> what the hub announces of it otherwise than it is.
         swapped: Name of a small file -> what is sent instead of it.
         pace: Bytes a second of a transfer, at most.
@@ -272,6 +272,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fault, after = ("", end)
         if self.command == "GET" and self.server.faults:
             fault, after = self.server.faults.popleft()
+        if fault == "unwell":
+            self.answer(503)
+            return
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
         if asked and fault != "whole":
             start = int(asked[1])

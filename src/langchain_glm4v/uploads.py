@@ -4,7 +4,8 @@ vLLM keeps the pictures it has prepared under a name of the client's, `uuid`, an
 alone for a picture that it still has. Where it has forgotten it, it says so, and the request goes
 out again with all media.
 
-A name is a hash with a secret of this process: whoever shares the server cannot put another picture
+A name is a hash with a secret of the user, which all their programs have: one finds in the server's
+caches what another has put there, and whoever else shares the server cannot put another picture
 under a name that is ours.
 """
 
@@ -14,11 +15,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import cache
 from typing import Any
 
+from langchain_glm4v.errors import ServerStartError
+from langchain_glm4v.server import sharing
 from langchain_glm4v.turns import Part, Turn, VideoPart, is_medium, parts_of
 
-_SECRET = secrets.token_bytes(32)
 _MOST = 4096  # names that are kept of a server; vLLM itself keeps 4 GiB of prepared media
 _MOST_FAILURES = 2
 _MISSED = "cache miss"  # in what vLLM says if it has no medium of a name
@@ -31,13 +34,22 @@ def named(wire: Sequence[Turn], salt: str | None) -> list[Turn]:
         wire: Messages of a request.
         salt: Keeps names apart from those of other salts.
     """
-    key = hashlib.blake2b(_SECRET + (salt or "").encode(), digest_size=32).digest()
+    key = hashlib.blake2b(_secret() + (salt or "").encode(), digest_size=32).digest()
     return [
         turn
         if isinstance(turn["content"], str)
         else {**turn, "content": [_named(part, key) for part in turn["content"]]}
         for turn in wire
     ]
+
+
+@cache
+def _secret() -> bytes:
+    """The user's secret; one of this process alone where none can be kept."""
+    try:
+        return sharing.secret()
+    except (OSError, ServerStartError):
+        return secrets.token_bytes(sharing.SECRET_BYTES)
 
 
 def _named(part: Part, key: bytes) -> Part:

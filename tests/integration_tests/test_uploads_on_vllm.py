@@ -1,6 +1,5 @@
 """Pictures that the real server has are not sent to it again."""
 
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def test_a_server_that_has_forgotten_is_sent_it_again(
 
     answer = model.invoke([question])
     # Names that the server has never heard of, taken for known.
-    monkeypatch.setattr(uploads, "_SECRET", secrets.token_bytes(32))
+    monkeypatch.setattr(uploads, "_secret", lambda: b"another user's")
     monkeypatch.setattr(Uploads, "without_known", without_any)
     again = model.invoke([question])
 

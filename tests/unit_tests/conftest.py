@@ -25,7 +25,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 import tiny_glm4v
-from langchain_glm4v import ChatGLM4V, chat_models, preparation
+from langchain_glm4v import ChatGLM4V, chat_models, preparation, uploads
 from langchain_glm4v.abilities import Answer, Question
 from langchain_glm4v.server import process
 from langchain_glm4v.server.options import CHAT_TEMPLATE
@@ -233,6 +233,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of any server or medium."""
     monkeypatch.setattr(chat_models, "_abilities", {})
     monkeypatch.setattr(chat_models, "_uploads", {})
+    monkeypatch.setattr(uploads, "_secret", lambda: bytes(32))  # and no user's is made
     monkeypatch.setattr(preparation, "_kept", preparation._Kept())
 
 

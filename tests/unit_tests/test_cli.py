@@ -1,12 +1,16 @@
 """The command `glm4v` as such: what it offers, how it ends, what it loads."""
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from langchain_glm4v import __version__, cli
 from langchain_glm4v.cli.exits import EXITS
@@ -61,12 +65,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["ask", " "], "the question is empty"),
         (["stop", "abc", "--all"], "not both"),
         (["bench", "--picture", "9"], "'9' is no size such as"),
-        (["bench", "--requests", "0"], "'0' is no whole number above 0"),
+        (["bench", "--picture", "70000x10"], "'70000x10' is no size such as"),
+        (["bench", "--requests", "0"], "'0' is no whole number from 1 on"),
+        (["bench", "--base-url", "http://[::1"], "is no address such as"),
+        (["ask", "--base-url", "127.0.0.1:8000", "Hello"], "is no address such as"),
+        (["ask", "--base-url", "http://localhost:99999/v1", "Hello"], "is no address such as"),
+        (["ask", "--temperature", "nan", "Hello"], "'nan' is no number, 0 or above"),
+        (["ask", "--thinking-budget", "-7", "Hello"], "'-7' is no whole number from 1 on"),
+        (["logs", "-n", "-5"], "'-5' is no whole number from 0 on"),
         (["serve"], "which model?"),
         (["serve", "tiny", "more"], "unexpected argument: more"),
         (["serve", "tiny", "--port", "70000"], "port is 70000: it must be a whole number"),
         (["serve", "tiny", "--api-key", "secret"], "give --api-key-file FILE"),
         (["serve", "tiny", "--api-key=secret"], "give --api-key-file FILE"),
+        (["serve", "tiny", "--", "--api_key", "secret"], "give --api-key-file FILE"),
     ],
 )
 def test_misuse_is_told_with_code_2(
@@ -135,6 +147,60 @@ def test_reader_that_has_enough_is_no_error() -> None:
     assert child.stderr.read() == b""
     child.stderr.close()
     assert child.wait() == 141
+
+
+def shell(command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["sh", "-c", command.replace("glm4v", shlex.join(GLM4V))],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_output_that_is_full_is_told() -> None:
+    done = shell("glm4v completion bash > /dev/full")
+    assert done.stderr == "glm4v: [Errno 28] No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_streams_may_be_closed(tmp_path: Path) -> None:
+    done = shell("glm4v ask - <&-")
+    assert "the question is empty" in done.stderr
+    assert done.returncode == 2
+    assert shell("glm4v completion bash >&-").returncode == 0
+    done = shell("glm4v status --json 2>&-", XDG_RUNTIME_DIR=str(tmp_path))
+    assert (done.returncode, done.stdout) == (3, "[]\n")
+
+
+def test_no_encoding_of_the_terminal_is_too_small(tmp_path: Path) -> None:
+    path = tmp_path / "图\U0001f600.png"
+    Image.new("RGB", (112, 84)).save(path)
+    done = shell(f"glm4v plan {path}", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = shell(f"glm4v plan --json {path}", PYTHONIOENCODING="latin-1")
+    assert path.name in json.loads(done.stdout)["media"][0]["source"]
+
+
+def test_question_in_another_encoding_is_read(tmp_path: Path) -> None:
+    text = tmp_path / "latin-1"
+    text.write_bytes("Où?".encode("latin-1"))
+    done = shell(
+        f"glm4v ask - < {text}", PYTHONIOENCODING="utf-8:strict", XDG_RUNTIME_DIR=str(tmp_path)
+    )
+    assert (done.returncode, done.stderr[:24]) == (3, "glm4v: no server runs; s")
+
+
+def test_what_a_server_says_steers_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> int:
+        raise ServerError("answered: \x1b]0;title\x07")
+
+    monkeypatch.setattr(cli, "implementation", lambda _: (lambda _: None, fail))
+    assert run("status") == 1
+    assert capsys.readouterr().err == "glm4v: answered: ]0;title\n"
 
 
 @pytest.mark.parametrize("given", [["--help"], ["status"], ["env"], ["serve", "--help"]])

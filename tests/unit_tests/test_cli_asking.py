@@ -1,11 +1,16 @@
 """`glm4v ask`, `plan`, `bench` and `pull`."""
 
+import http.server
 import io
 import json
 import os
 import pty
+import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,9 +107,31 @@ def test_server_elsewhere_is_asked_by_its_address(
     assert cli.main(["ask", "--base-url", served.base_url, "--json", "Hello"]) == 0
     capsys.readouterr()
     assert cli.main(["ask", "--base-url", "http://127.0.0.1:1/v1", "Hello"]) == 1
-    assert capsys.readouterr().err.startswith("glm4v: ")
+    told = "no answer from the server at http://127.0.0.1:1/v1"
+    assert capsys.readouterr().err.startswith(f"glm4v: {told}")
     monkeypatch.setenv("GLM4V_BASE_URL", "http://127.0.0.1:1/v1")
     assert cli.main(["ask", "Hello"]) == 1
+    monkeypatch.setenv("GLM4V_API_KEY", "ключ")
+    assert cli.main(["ask", "Hello"]) == 1
+    assert "$GLM4V_API_KEY is no key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [b"<html>", b"[1]", b'{"data": []}'])
+@pytest.mark.parametrize("given", [["ask", "Hello"], ["bench", "--requests", "1"]])
+def test_server_of_another_kind_is_told(
+    given: list[str], said: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.handle_request).start()
+        url = f"http://127.0.0.1:{other.server_port}/v1"
+        assert cli.main([*given, "--base-url", url]) == 1
+    assert re.search(r"names no model|cannot be asked", capsys.readouterr().err)
 
 
 @pytest.mark.usefixtures("served")
@@ -175,6 +202,18 @@ def test_bench_tells_what_failed(
         assert "answered no question: /chat/completions answered 400" in capsys.readouterr().err
     assert cli.main(["bench", "--base-url", "http://127.0.0.1:1/v1"]) == 1
     assert "cannot be asked: [Errno 111]" in capsys.readouterr().err
+
+
+def test_bench_ends_at_ctrl_c_though_no_answer_comes() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        given = ["bench", "--base-url", url, "--model", "m", "--requests", "2", "--picture", "none"]
+        child = subprocess.Popen(["env", "--default-signal=INT", *GLM4V, *given])
+        asked = [silent.accept() for _ in range(2)]
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 130  # an answer is waited for 600 s
+        for connection, _ in asked:
+            connection.close()
 
 
 def test_summary_of_a_load() -> None:

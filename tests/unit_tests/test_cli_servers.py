@@ -349,6 +349,7 @@ def test_log_of_a_server_that_failed(
     shown = capsys.readouterr()
     assert shown.out == "RuntimeError: CUDA out of memory\n"
     assert "no such server runs any more" in shown.err
+    assert cli.main(["logs", "**"]) == 3  # no pattern
 
 
 def test_log_is_followed_where_another_file_takes_its_place(tmp_path: Path) -> None:

@@ -121,6 +121,13 @@ def test_those_that_are_too_old_are_passed_over() -> None:
         choose(SIZES, gpus, wanted(tensor_parallel=2))
 
 
+def test_fp8_is_divided_only_among_gpus_that_all_compute_in_it() -> None:
+    ada = replace(card("RTX A4000"), capability=(8, 9))
+    assert choose(SIZES, [ada, ada], wanted(tensor_parallel=2)).quantization == FP8
+    ampere = card("RTX A4000", 1)
+    assert choose(SIZES, [ada, ampere], wanted(tensor_parallel=2)).quantization is None
+
+
 def test_a_busy_card_is_asked_for_what_is_free() -> None:
     gpu = card("A100 40GB", held=12)
     found = choose(SIZES, [gpu], wanted())
@@ -145,6 +152,11 @@ def test_what_does_not_fit_says_what_is_needed(
     with pytest.raises(GpuError, match=message) as raised:
         choose(SIZES, [card(name, number, held) for number in range(count)], wanted())
     assert "\n" not in str(raised.value)
+
+
+def test_too_small_a_share_that_was_asked_for_is_said() -> None:
+    with pytest.raises(GpuError, match="raise gpu_memory_utilization"):
+        choose(SIZES, cards("L4", 1), wanted(gpu_memory_utilization=0.5))
 
 
 def test_half_precision_is_taken_where_it_is_asked_for() -> None:
@@ -357,7 +369,13 @@ def test_a_file_that_is_no_safetensors(tmp_path: Path, content: bytes) -> None:
         read_sizes(local(tmp_path, RELEASED_CONFIG, model=content))
 
 
-@pytest.mark.parametrize("config", [{}, {"text_config": {}}, {"text_config": 3}, []])
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({}, {"text_config": {}}, {"text_config": 3}, []),
+        {**RELEASED_CONFIG, "quantization_config": "awq"},
+    ],
+)
 def test_a_config_without_sizes(tmp_path: Path, config: object) -> None:
     with pytest.raises(ModelNotFoundError, match="cannot be read"):
         read_sizes(local(tmp_path, config))

@@ -131,12 +131,18 @@ def test_unusable_program(nvidia_smi: Script, tmp_path: Path) -> None:
         "Field 'memory.reserved' is not a valid field to query.",
         ROW.format(index=0, uuid="a", **{**H100, "capability": "[N/A]"}),
         ROW.format(index=0, uuid="a", **{**H100, "total": "much"}),
+        ROW.format(index=0, uuid="a", **{**H100, "total": "[Unknown Error]"}),
         "0, GPU-a",
     ],
 )
 def test_answer_of_another_kind(nvidia_smi: Script, row: str) -> None:
     with pytest.raises(GpuError, match="which is no GPU; update the NVIDIA driver"):
         find_gpus(nvidia_smi(answer(row)))
+
+
+def test_warnings_between_the_rows_are_passed_over(nvidia_smi: Script) -> None:
+    warning = "WARNING: infoROM is corrupted at gpu 0000:02:00.0"
+    assert len(find_gpus(nvidia_smi(answer(f"{TWO}\n{warning}\n")))) == 2
 
 
 def test_memory_shared_with_the_processor(nvidia_smi: Script) -> None:

@@ -105,8 +105,15 @@ def test_folder_without_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_folder_with_a_broken_configuration(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelNotFoundError, match="is not JSON"):
+    for content in ("{", "[" * 100_000):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ModelNotFoundError, match="is not JSON"):
+            resolve_model(str(tmp_path))
+
+
+def test_folder_with_a_configuration_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ModelNotFoundError, match="cannot be read: Is a directory"):
         resolve_model(str(tmp_path))
 
 

@@ -257,6 +257,15 @@ def test_garbling_server_is_not_left_running(
     assert find_leftovers(server.id) == []
 
 
+@pytest.mark.parametrize("arguments", [["--load-format", "dummy"], ["--load-format=dummy"]])
+def test_weights_that_are_made_up_need_not_make_sense(
+    model: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "babbles")
+    with GLM4VServer(model, extra_args=arguments) as server:
+        assert server.base_url
+
+
 def test_busy_port_is_found_before_anything_starts(model: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

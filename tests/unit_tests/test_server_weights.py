@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +129,12 @@ def test_server_that_cannot_resume(hub: StubHub, fetcher: Fetcher) -> None:
     hub.faults += [("cut", 15 * MIB), ("whole", 0)]
     check(fetcher(MODEL))
     assert len(hub.transfers()) == 2
+
+
+def test_hub_that_is_unwell_for_a_moment(hub: StubHub, fetcher: Fetcher) -> None:
+    hub.faults += [("cut", 15 * MIB), ("unwell", 0)]
+    check(fetcher(MODEL))
+    assert starts(hub) == [0, PIECE, PIECE]
 
 
 def test_transfer_that_breaks_off_for_good_keeps_what_arrived(
@@ -352,6 +359,20 @@ def test_mirror_that_tells_no_usable_checksum(
     assert "no length or checksum of 'config.json'" in fetched.message
 
 
+def test_mirror_that_tells_no_commit(hub: StubHub, fetcher: Fetcher) -> None:
+    """It would become the path of a folder, in which files are replaced."""
+    repository = hub.repositories[MODEL]
+    repository.commits["../../../up"] = FILES
+    repository.names["main"] = "../../../up"
+    up = fetcher.cache.parent.parent / "up"
+    up.mkdir()
+    (up / "config.json").write_text("mine")
+    fetched = fetcher(MODEL)
+    assert fetched.error == "WeightsError"
+    assert "tells no commit" in fetched.message
+    assert (up / "config.json").read_text() == "mine"
+
+
 def test_file_that_was_cut_short_is_fetched_again(hub: StubHub, fetcher: Fetcher) -> None:
     path = check(fetcher(MODEL)) / WEIGHTS
     with path.open("r+b") as stream:
@@ -497,6 +518,10 @@ def copy(folder: Path) -> Path:
     return Path(shutil.copytree(tiny_glm4v.checkpoint_path(), folder))
 
 
+def with_header(header: str) -> bytes:
+    return struct.pack("<Q", len(header)) + header.encode()
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -504,6 +529,9 @@ def copy(folder: Path) -> Path:
         (b"\xff" * 8, "damaged"),
         (b"\x04" + bytes(7) + b"null", "damaged"),
         (b"\x04" + bytes(7) + b"{{{{", "damaged"),
+        (with_header("[" * 100_000), "RecursionError"),
+        (with_header('{"w": {"data_offsets": []}}'), "IndexError"),
+        (with_header('{"w": {"data_offsets": [0, "b"]}}'), "TypeError"),
         (weights(99) + b"x", "has 170 bytes and should have 169"),
         (weights(99)[:-1], "has 168 bytes and should have 169"),
     ],
@@ -515,12 +543,17 @@ def test_damaged_weights(tmp_path: Path, content: bytes, problem: str) -> None:
     assert damage(tmp_path) == {}
 
 
-@pytest.mark.parametrize("index", ["[]", "{", '{"weight_map": 3}'])
+@pytest.mark.parametrize("index", ["[]", "{", '{"weight_map": 3}', "[" * 100_000])
 def test_damaged_index(tmp_path: Path, index: str) -> None:
     folder = copy(tmp_path / "mine")
     assert is_whole(folder)
     (folder / module.INDEX).write_text(index)
     assert not is_whole(folder)
+    assert "is not an index" in damage(folder)[module.INDEX]
+    (folder / module.INDEX).write_text('{"weight_map": {"a": 3, "b": null}}')
+    assert damage(folder) == {name: f"{name!r} is missing" for name in ("3", "None")}
+    (folder / module.INDEX).unlink()
+    (folder / module.INDEX).mkdir()
     assert "is not an index" in damage(folder)[module.INDEX]
 
 

@@ -1,6 +1,10 @@
 """Media that a server has already are not sent again."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -120,6 +124,26 @@ def test_names_depend_on_content_and_salt() -> None:
 
     assert names(RED) == names(RED) != names(BLUE)
     assert len({*names(RED), *names(RED, "a"), *names(RED, "b")}) == 3
+
+
+def test_programs_of_a_user_have_a_secret_in_common(tmp_path: Path) -> None:
+    program = "from langchain_glm4v import uploads; print(uploads._secret().hex())"
+
+    def told(runtime: Path) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    first, *others = {child.communicate()[0] for child in [told(tmp_path) for _ in range(4)]}
+    assert others == []
+    assert len(bytes.fromhex(first)) == 32
+    assert (tmp_path / "glm4v/secret").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "glm4v").iterdir()] == ["secret"]
+    # Where none can be kept, each has its own.
+    assert len({told(tmp_path / "missing").communicate()[0] for _ in range(2)} - {first}) == 2
 
 
 def test_names_of_videos_depend_on_their_seconds() -> None:

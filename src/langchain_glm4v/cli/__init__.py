@@ -4,14 +4,15 @@ Each module has the commands of one group. What a command needs is imported when
 """
 
 import argparse
-import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from langchain_glm4v._version import __version__
@@ -74,15 +75,14 @@ def main(given: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: see `EXITS`.
     """
+    _mend_streams()
     try:
         with _sigterm_raises():
-            code = _run(list(sys.argv[1:] if given is None else given))
-            sys.stdout.flush()
-            return code
+            try:
+                return _run(list(sys.argv[1:] if given is None else given))
+            finally:
+                _flush()
     except BrokenPipeError:
-        # Else the interpreter would complain when it flushes at its end.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_BROKEN
     except Terminated:
         return TERMINATED
@@ -93,6 +93,25 @@ def main(given: Sequence[str] | None = None) -> int:
             raise
         say(f"glm4v: {' '.join(str(error).split())}")
         return getattr(error, "exit_code", FAILED)
+
+
+def _mend_streams() -> None:
+    """Let no standard stream be missing, and none fail at a character."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed before this program began
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Else the interpreter would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _run(given: list[str]) -> int:
@@ -187,6 +206,6 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _is_told(error: Exception) -> bool:
-    """Whether an error's message is for users: one of this package, or a server's refusal."""
+    """Whether an error's message is for users: of this package, the system, or a server."""
     openai = sys.modules.get("openai")
-    return isinstance(error, (GLM4VError, *([openai.OpenAIError] if openai else [])))
+    return isinstance(error, (GLM4VError, OSError, *([openai.OpenAIError] if openai else [])))

@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import httpx2
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.cli.exits import CUT_OFF
 from langchain_glm4v.cli.finding import NoServerError, Target, add_target, target
 from langchain_glm4v.cli.terminal import dimmed, harmless, print_json, say
+from langchain_glm4v.cli.values import number, whole
+from langchain_glm4v.clients import explained
+from langchain_glm4v.errors import ServerError
 from langchain_glm4v.media_blocks import OPTIONS, Kind
 from langchain_glm4v.media_plan import plan
 from langchain_glm4v.preparation import Preparation, at_once
@@ -102,9 +106,9 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
         "Default: %(default)g",
     )
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="of thinking and answer")
-    parser.add_argument("--temperature", type=float, metavar="X", help="0: always the likeliest")
-    parser.add_argument("--thinking-budget", type=int, metavar="N", help="tokens of thinking")
+    parser.add_argument("--max-tokens", type=whole(1), metavar="N", help="of thinking and answer")
+    parser.add_argument("--temperature", type=number, metavar="X", help="0: always the likeliest")
+    parser.add_argument("--thinking-budget", type=whole(1), metavar="N", help="tokens of thinking")
     parser.add_argument(
         "--thinking",
         choices=("auto", "off"),
@@ -177,8 +181,13 @@ def _of(server: Target, fields: Mapping[str, Any]) -> ChatGLM4V:
     at = {"base_url": server.base_url, **key, **fields}
     name = server.model
     if name is None:
-        with ChatGLM4V(**at) as any_model:
-            name = any_model.root_client.models.list().data[0].id
+        with ChatGLM4V(**at) as any_model, explained(server.base_url, "check --base-url"):
+            found = any_model.root_client.get("/models", cast_to=httpx2.Response)
+        try:
+            name = found.json()["data"][0]["id"]
+        except (ValueError, LookupError, TypeError) as error:
+            message = f"{server.base_url} names no model: check --base-url, or give --model"
+            raise ServerError(message) from error
     return ChatGLM4V(model=name, **at)
 
 

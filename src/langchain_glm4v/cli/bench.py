@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -9,20 +10,24 @@ import os
 import re
 import secrets
 import statistics
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from langchain_glm4v.cli.finding import KEY_VARIABLE, Target, add_target, target
 from langchain_glm4v.cli.terminal import print_json, say, table
+from langchain_glm4v.cli.values import whole
 from langchain_glm4v.errors import ServerError
 
 QUESTION = "Describe the picture."
 TIMEOUT = 600.0  # seconds without a byte
 NO_PICTURE = "none"
+# What no connection, a refusal, or a reply of another kind raises.
+_NOT_ANSWERED = (OSError, ValueError, LookupError, TypeError, http.client.HTTPException)
 # Figure -> how it is printed.
 FIGURES: Mapping[str, str] = {
     "requests": "requests",
@@ -62,16 +67,10 @@ def _size(text: str) -> tuple[int, int] | None:
     """Width and height in pixels; None for no picture."""
     if text == NO_PICTURE:
         return None
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1344x1008")
+    if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1344x1008, up to 9999x9999")
     width, height = map(int, text.split("x"))
     return width, height
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +82,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(
             f"--{name}",
-            type=_at_least_one,
+            type=whole(1),
             default=default,
             metavar="N",
             help=f"{described}. Default: {default}",
@@ -104,8 +103,7 @@ def _bench(args: argparse.Namespace) -> int:
         contents = [_content(args.picture) for _ in range(args.requests)]
         model = server.model or _only_model(server)
         bodies = [body(model, content, args.tokens) for content in contents]
-        with ThreadPoolExecutor(args.concurrency) as threads:
-            outcomes = list(threads.map(lambda question: _outcome(server, question), bodies))
+        outcomes = _outcomes(server, bodies, args.concurrency)
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     if not answers:
         raise ServerError(f"{server.base_url} answered no question: {outcomes[0]}")
@@ -164,11 +162,29 @@ def _only_model(server: Target) -> str:
     try:
         with _request(server, "GET", "/models", None) as reply:
             found: str = json.load(reply)["data"][0]["id"]
-    except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
+    except _NOT_ANSWERED as error:
         message = (
             f"{server.base_url} cannot be asked: {error}; check --base-url and ${KEY_VARIABLE}"
         )
         raise ServerError(message) from error
+    return found
+
+
+def _outcomes(server: Target, questions: Sequence[bytes], at_once: int) -> list[Answer | Exception]:
+    """Ask questions, in threads that end with the program: after Ctrl-C nobody waits for them."""
+    waiting = deque(questions)
+    found: list[Answer | Exception] = []
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):  # there are no more
+            while True:
+                found.append(_outcome(server, waiting.popleft()))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in questions[:at_once]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return found
 
 
@@ -178,7 +194,7 @@ def _outcome(server: Target, question: bytes) -> Answer | Exception:
     try:
         with _request(server, "POST", "/chat/completions", question) as reply:
             return _read(reply, asked)
-    except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
+    except _NOT_ANSWERED as error:
         return error
 
 

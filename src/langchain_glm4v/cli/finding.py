@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from langchain_glm4v.cli.exits import NONE_RUNS
 from langchain_glm4v.cli.terminal import say
+from langchain_glm4v.cli.values import address
 from langchain_glm4v.errors import ServerError
 from langchain_glm4v.server import sharing
 from langchain_glm4v.server.hold import Hold
@@ -129,7 +130,8 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-url",
         metavar="URL",
-        default=os.environ.get(ADDRESS_VARIABLE),
+        type=address,
+        default=os.environ.get(ADDRESS_VARIABLE) or None,
         help=f"address of a server, with /v1; its key is ${KEY_VARIABLE}. "
         f"Default: ${ADDRESS_VARIABLE}, else a server of this user",
     )
@@ -146,10 +148,13 @@ def target(args: argparse.Namespace) -> Iterator[Target]:
 
     Raises:
         NoServerError: No server is named, and none runs.
-        ServerError: It is not clear which one is meant.
+        ServerError: It is not clear which one is meant, or the key for it can be none.
     """
     if args.base_url:
-        yield Target(args.base_url, os.environ.get(KEY_VARIABLE), args.model)
+        key = os.environ.get(KEY_VARIABLE)
+        if key and not (key.isascii() and key.isprintable()):
+            raise ServerError(f"${KEY_VARIABLE} is no key: it must be printable ASCII")
+        yield Target(args.base_url, key, args.model)
         return
     with running() as servers:
         found = chosen(servers, args.model)

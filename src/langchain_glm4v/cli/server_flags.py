@@ -104,7 +104,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     """
     if not args.model:
         args.misused("which model? Give 'tiny', a folder, or a repository id")
-    if any(part.partition("=")[0] == _KEY_OF_VLLM for part in args.passed_on):
+    if any(part.partition("=")[0].replace("_", "-") == _KEY_OF_VLLM for part in args.passed_on):
         args.misused(f"{_KEY_OF_VLLM} would show the key to all users: give --api-key-file FILE")
     names = {field.name for field in dataclasses.fields(ServerOptions)} - _NO_FLAGS
     found = {name: getattr(args, name) for name in names}

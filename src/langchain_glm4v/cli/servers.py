@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import glob
 import os
 import shlex
 import sys
@@ -24,6 +25,7 @@ from langchain_glm4v.cli.finding import (
     running,
 )
 from langchain_glm4v.cli.terminal import print_json, say, table
+from langchain_glm4v.cli.values import whole
 from langchain_glm4v.errors import ServerError
 from langchain_glm4v.server import log, metrics
 from langchain_glm4v.server.metrics import Load
@@ -152,7 +154,7 @@ def _add_logs(parser: argparse.ArgumentParser) -> None:
     add_id(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the server ends")
     parser.add_argument(
-        "-n", "--lines", type=int, default=40, metavar="N", help="lines of it. Default: 40"
+        "-n", "--lines", type=whole(0), default=40, metavar="N", help="lines of it. Default: 40"
     )
 
 
@@ -180,7 +182,7 @@ def _logs(args: argparse.Namespace) -> int:
 
 def _kept_log(wanted: str | None) -> Path | None:
     """The latest log of a server of this user that failed; None if there is none."""
-    pattern = log.FILE_NAME.format(f"{wanted or ''}*")
+    pattern = log.FILE_NAME.format(f"{glob.escape(wanted or '')}*")
     found = [path for path in Path(tempfile.gettempdir()).glob(pattern) if _is_ours(path)]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 

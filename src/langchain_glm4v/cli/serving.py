@@ -21,6 +21,7 @@ from langchain_glm4v.server.options import ServerOptions
 from langchain_glm4v.server.process import GLM4VServer
 
 REAL_MODEL = "zai-org/GLM-4.1V-9B-Thinking"
+NEWS_TIMEOUT = 10.0  # seconds, at most, until a keeper's end shows on all connections to it
 MARKS: Mapping[bool | None, str] = {True: "ok", False: "FAILS", None: "-"}
 
 
@@ -49,8 +50,10 @@ def _serve(args: argparse.Namespace) -> int:
         threading.Thread(target=following.echo, args=(server.log_path,), daemon=True).start()
     try:
         server.start()
+        if not args.detach:
+            return _attend(server, args)
         _show(server, args)
-        return 0 if args.detach else _attend(server)
+        return 0
     finally:
         # One that is not detached is stopped by now, or nobody wants to wait.
         server.stop(drain=args.detach)
@@ -77,9 +80,10 @@ def _show(server: GLM4VServer, args: argparse.Namespace) -> None:
     print(table(rows), flush=True)
 
 
-def _attend(server: GLM4VServer) -> int:
-    """Wait for the end of a server: by a signal, by `glm4v stop`, or by a failure."""
+def _attend(server: GLM4VServer, args: argparse.Namespace) -> int:
+    """Show a server, and wait for its end: by a signal, by `glm4v stop`, or by a failure."""
     try:
+        _show(server, args)  # whoever has seen it may end it
         with running() as servers:
             found = next((one for one in servers if one.facts.id == server.id), None)
             last = found and _tell_until_over(found)
@@ -89,7 +93,7 @@ def _attend(server: GLM4VServer) -> int:
         say("stopping; running requests may finish. Again to stop at once")
         server.stop()
         return 0
-    server.wait_until_ready(0)  # tells why there is none
+    server.wait_until_ready(NEWS_TIMEOUT)  # tells why there is none
     message = f"the vLLM server for {server.options.model!r} is gone; its log: {server.log_path}"
     raise ServerStartError(message)
 

@@ -12,13 +12,14 @@ _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 
 
 def say(text: str) -> None:
-    """Write a line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Write a line to standard error, without what would steer a terminal."""
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def dimmed(text: str) -> str:
     """The text, dimmed where standard output is a terminal that takes it."""
-    plain = os.environ.get("NO_COLOR") or not sys.stdout.isatty()
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    plain = plain or not sys.stdout.isatty()
     return text if plain else f"{_DIM}{text}{_PLAIN}"
 
 
@@ -28,8 +29,8 @@ def harmless(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Write a value as a line of JSON."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """Write a value as a line of JSON, in ASCII: the output may have any encoding."""
+    print(json.dumps(value), flush=True)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -291,7 +291,7 @@ def _methods(sizes: Sizes, gpus: Sequence[Gpu], options: Wanted, dtype: str) -> 
     if options.quantization is not None:
         return [_method(options.quantization)]
     # Where fp8 is unpacked first, layers that are divided among GPUs may have no fitting shape.
-    fp8_works = len(gpus) == 1 or gpus[0].capability >= FP8_CAPABILITY
+    fp8_works = len(gpus) == 1 or all(gpu.capability >= FP8_CAPABILITY for gpu in gpus)
     fp8_works = fp8_works and sizes.quantization is None and DTYPE_BYTES.get(dtype, 2) == 2
     return [None, ONLINE_FP8] if fp8_works else [None]
 
@@ -424,6 +424,8 @@ def _nothing_fits(sizes: Sizes, options: Wanted, ways: Sequence[_Way], least: in
     remedies = ["end other programs on the GPU"]
     if options.max_model_len is not None:
         remedies.append("lower max_model_len")
+    if options.gpu_memory_utilization is not None:
+        remedies.append("raise gpu_memory_utilization")
     if sizes.quantization is None:
         remedies.append("give an AWQ or GPTQ checkpoint of the model")
     if options.quantization == UNQUANTIZED:

@@ -28,6 +28,8 @@ FIELDS = (
     "memory.free",
 )
 _NO_GPUS = "No devices were found"
+# What it says of the memory of a GPU that shares the processor's.
+_SHARED = ("[N/A]", "[Not Supported]")
 _MIG_LINE = re.compile(
     r"\s+MIG (?P<profile>\S+)\s+Device\s+(?P<number>\d+): \(UUID: (?P<uuid>.+)\)"
 )
@@ -79,7 +81,7 @@ def find_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
         return []
     rows = _ask(program, f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
     gpus: list[Gpu] = []
-    for row in rows.splitlines():
+    for row in filter(_is_of_gpu, rows.splitlines()):
         values = [value.strip() for value in row.split(",")]
         try:
             fields = dict(zip(FIELDS, values, strict=True))
@@ -100,6 +102,11 @@ def find_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     return visible
 
 
+def _is_of_gpu(row: str) -> bool:
+    """Whether it is a row of a query's answer, and not what the driver warns of between them."""
+    return bool(row.strip()) and not row.startswith("WARNING: ")
+
+
 def _gpu(fields: Mapping[str, str]) -> Gpu:
     major, _, minor = fields["compute_cap"].partition(".")
     total, free = _memory(fields["memory.total"], fields["memory.reserved"], fields["memory.free"])
@@ -116,7 +123,7 @@ def _gpu(fields: Mapping[str, str]) -> Gpu:
 
 def _memory(total: str, reserved: str, free: str) -> tuple[int, int]:
     """Total and free bytes, from figures in MiB."""
-    if total.startswith("["):  # "[N/A]": GPU and processor share the machine's memory
+    if total in _SHARED:
         return _machine_memory("MemTotal"), _machine_memory("MemAvailable")
     kept = 0 if reserved.startswith("[") else int(reserved)
     return (int(total) - kept) * MIB, int(free) * MIB

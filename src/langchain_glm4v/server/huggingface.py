@@ -37,6 +37,7 @@ from langchain_glm4v.server.preflight import folder_hint
 
 LISTING_TIMEOUT = 5.0  # seconds; a start with everything in the cache waits no longer for the hub
 ATTEMPTS = 5  # in a row that bring nothing, before a transfer is given up
+_PASSING = 500  # HTTP status from which on the same request may do better later
 _LOCK_PATIENCE = 0.5  # seconds between two looks at whether to stop waiting for a lock
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
@@ -71,6 +72,12 @@ class HuggingFace:
             )
         except Exception as error:
             raise self._explained(error) from error
+        if not _COMMIT.fullmatch(found.sha or ""):  # it becomes the name of a folder
+            message = (
+                f"{constants.ENDPOINT} tells no commit of {self.repository!r}: "
+                "give another HF_ENDPOINT"
+            )
+            raise WeightsError(message)
         self._commit = found.sha
         files = []
         for sibling in found.siblings or ():
@@ -205,12 +212,13 @@ class HuggingFace:
                         expected_size=file.size,
                         tqdm_class=_NoBar,
                     )
-                except (HfHubHTTPError, WeightsError):
+                except WeightsError:
                     raise
-                except Exception:  # of the network: not all that break off are tried again there
+                except Exception as error:  # not all that break off are tried again there
                     fruitless = 0 if part.seek(0, os.SEEK_END) > before else fruitless + 1
-                    if fruitless == ATTEMPTS:
+                    if fruitless == ATTEMPTS or 0 < _status(error) < _PASSING:
                         raise
+                    stop.wait(fruitless)  # seconds
 
     def _damaged(self, file: RemoteFile) -> WeightsError:
         return WeightsError(
@@ -221,7 +229,7 @@ class HuggingFace:
 
     def _explained(self, error: Exception) -> Exception:
         page = f"{constants.ENDPOINT}/{self.repository}"
-        status = getattr(getattr(error, "response", None), "status_code", 0)
+        status = _status(error)
         kind: type[Exception] = WeightsError
         match error:
             case WeightsError():
@@ -303,6 +311,11 @@ class _NoBar:
 
     def close(self) -> None:
         """Close nothing."""
+
+
+def _status(error: Exception) -> int:
+    """HTTP status that an error tells of; 0 if it is about something else."""
+    return int(getattr(getattr(error, "response", None), "status_code", 0))
 
 
 def _partial(blob: Path) -> Path:

@@ -178,7 +178,12 @@ def check_folder(folder: Path) -> None:
             f"no checkpoint in {str(folder)!r}: it has no config.json; give the folder that has"
         )
         raise ModelNotFoundError(message) from error
-    except ValueError as error:
+    except OSError as error:
+        message = (
+            f"{str(config)!r} cannot be read: {error.strerror}; give a folder that you may read"
+        )
+        raise ModelNotFoundError(message) from error
+    except (ValueError, RecursionError) as error:
         message = f"{str(config)!r} is not JSON ({error}); fetch the checkpoint again"
         raise ModelNotFoundError(message) from error
     found = content.get("model_type") if isinstance(content, dict) else None

@@ -524,7 +524,9 @@ class GLM4VServer:
             client,
             self.served_model_name,
             has_images=self.options.images_per_prompt > 0,
-            is_trained="dummy" not in self.options.extra_args,
+            is_trained=not any(
+                part.rpartition("=")[2] == "dummy" for part in self.options.extra_args
+            ),
         )
         hold.tell("vouch")
 

@@ -2,6 +2,7 @@
 
 A folder of the user's own holds a socket for each server, at which its keeper (`keeper`) answers,
 and a lock for each that is shared, so that of several programs one starts it and the others join.
+Beside these lies a secret that the user's programs have in common.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import socket
 import stat
 import sys
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # whoever only looks for servers need not load them
     from langchain_glm4v.server.preflight import Checkpoint, Engine
 
 POLL_INTERVAL = 0.2  # seconds
+SECRET_BYTES = 32
 WAITING = "waiting for another program that starts it"
 
 
@@ -55,6 +58,24 @@ def folder() -> Path:
         )
         raise ServerStartError(message)
     return path
+
+
+def secret() -> bytes:
+    """A secret of the user, made when it is first asked for; the same in all their programs.
+
+    Raises:
+        ServerStartError: The user's folder cannot be used.
+        OSError: The secret cannot be read or written.
+    """
+    path = folder() / "secret"
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    with tempfile.NamedTemporaryFile(dir=path.parent) as fresh:  # for this user alone
+        fresh.write(secrets.token_bytes(SECRET_BYTES))
+        fresh.flush()
+        with contextlib.suppress(FileExistsError):  # another program was first
+            os.link(fresh.name, path)
+    return path.read_bytes()
 
 
 def name(options: "ServerOptions", checkpoint: "Checkpoint", engine: "Engine") -> str:

@@ -139,7 +139,10 @@ def read_sizes(checkpoint: Checkpoint) -> Sizes | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return from_config(config, stored_bytes(folder))
-    except (OSError, KeyError, TypeError, ValueError, ZeroDivisionError, struct.error) as error:
+    except (
+        *(OSError, KeyError, TypeError, ValueError, AttributeError),
+        *(ZeroDivisionError, RecursionError, struct.error),
+    ) as error:
         message = (
             f"the sizes of the model in {checkpoint.location!r} cannot be read: {error!r}; "
             "fetch the checkpoint again"

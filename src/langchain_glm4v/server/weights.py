@@ -41,6 +41,7 @@ WEIGHTS = ".safetensors"
 SUFFIXES = (WEIGHTS, ".json", ".jinja", ".model", ".txt")
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 INDEX = "model.safetensors.index.json"
+MOST_HEADER = 100_000_000  # bytes, by the safetensors library
 
 AT_ONCE = 4  # files: one connection seldom fills a line
 REPORT_INTERVAL = 0.2  # seconds
@@ -248,10 +249,10 @@ def damage(folder: Path) -> dict[str, str]:
     found = {path.name for path in folder.glob(f"*{WEIGHTS}")}
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        found |= set(index["weight_map"].values())
+        found |= set(map(str, index["weight_map"].values()))
     except FileNotFoundError:
         pass
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {INDEX: f"{INDEX!r} is not an index of weights"}
     problems = {name: _damage(folder / name) for name in sorted(found)}
     return {name: problem for name, problem in problems.items() if problem}
@@ -262,15 +263,15 @@ def _damage(path: Path) -> str:
         length = path.stat().st_size
         with path.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(size)) if size <= length else {}
+            header = json.loads(stream.read(size)) if size <= min(length, MOST_HEADER) else {}
         ends = [
             entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
         ]
+        wanted = 8 + size + max(ends, default=0)
     except FileNotFoundError:
         return f"{path.name!r} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return f"{path.name!r} is damaged ({type(error).__name__} in its header)"
-    wanted = 8 + size + max(ends, default=0)
     if length == wanted:
         return ""
     return f"{path.name!r} is damaged: it has {length} bytes and should have {wanted}"
@@ -396,9 +397,11 @@ def _transfer(
     def work() -> None:
         while not stop.is_set() and waiting:
             try:
-                hub.get(waiting.popleft(), stop)
+                file = waiting.popleft()
             except IndexError:  # another thread was first
                 return
+            try:
+                hub.get(file, stop)
             except BaseException as error:
                 failures.append(error)
                 stop.set()
