@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from langchain_glm4v import cli
 from langchain_glm4v.cli import following, server_flags
@@ -73,13 +73,6 @@ def told_by(child: "subprocess.Popen[str]") -> dict[str, Any]:
     assert child.stdout
     told: dict[str, Any] = json.loads(child.stdout.readline())
     return told
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_there_is_a_flag_for_each_option_with_its_description() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.call_errors import ServerUnreachableError
@@ -32,13 +33,6 @@ from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.preflight import free_port
 
 pytestmark = pytest.mark.usefixtures("stand_in")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 Program = Callable[[str], "subprocess.Popen[str]"]
