@@ -1006,6 +1006,57 @@ def test_port_taken_while_the_server_is_started_again(
     assert_nothing_is_left(server.id)
 
 
+def test_call_outlives_two_deaths_of_the_server_and_no_more(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = tmp_path / "deadly"
+    monkeypatch.setenv("GLM4V_STAND_IN", f"dies at once {deadly}")
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.1,) * 20)
+
+    def kill(times: int) -> None:
+        for _ in range(times):
+            wait_until(lambda: not deadly.exists())
+            deadly.touch()
+
+    with ChatGLM4V.managed(model, max_retries=0) as chat, ThreadPoolExecutor() as pool:
+
+        async def streamed() -> str:
+            return "".join([chunk.text async for chunk in chat.astream("Hello")])
+
+        def invoked() -> str:
+            return chat.invoke("Hello").text
+
+        texts = [invoked()]
+        for call in (invoked, lambda: asyncio.run(streamed())):
+            killing = pool.submit(kill, 2)
+            wait_until(deadly.exists)
+            texts.append(call())
+            killing.result()
+        assert len(set(texts)) == 3  # process ids
+        killing = pool.submit(kill, 3)
+        wait_until(deadly.exists)
+        with pytest.raises(ServerUnreachableError):
+            invoked()
+        killing.result()
+        assert invoked()  # the server itself has not been given up
+
+
+def test_call_that_a_close_cuts_short_tells_so(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    chat = ChatGLM4V.managed(model, max_retries=0)
+    assert chat.invoke("Hello").text
+    server = chat._managed_server
+    assert server
+    assert server.pid
+    os.kill(server.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(chat.invoke, "Hello")
+        time.sleep(0.5)  # until it is on its way; else it fails in the same words
+        chat.close(drain=False)
+        with pytest.raises(ServerUnreachableError, match="was closed; make a new one"):
+            call.result()
+
+
 @pytest.mark.parametrize("fault", ["dies at once", "dies slowly"])
 def test_all_calls_that_a_death_cut_short_are_made_again(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
