@@ -181,7 +181,7 @@ def kill_marked(server_id: str, *, after: float = 0.0) -> None:
         with contextlib.suppress(OSError):  # too many files are open, for now
             left = [pid for pid in marked(server_id) if pid != os.getpid()]
         waited = time.monotonic() - began
-        if left == [] or waited > after + HELPER_GRACE:  # the system cannot end them
+        if left == [] or waited > after + HELPER_GRACE:  # or the system cannot end them
             return
         if waited >= after:
             for pid in left or ():

@@ -354,13 +354,15 @@ class GLM4VServer:
             hold.wait(lambda _: False, patience + KEEPER_GRACE)
         finally:  # also when a second Ctrl-C ends the wait
             with self._ending:
-                if self._hold is hold:  # no other thread was first, and started it again
+                is_first = self._hold is hold  # of the threads that stop it at once
+                if is_first:
                     self._hold = self._keeper = self._use = None
                     _running.discard(self)
             status = hold.status
             # Else its keeper hangs, or was killed, maybe while it stopped the server.
             has_ended = _is_over(status) and status is not None and status.pid is None
-            if (hold.is_open or not has_ended) and (use is None or sharing.is_last(use)):
+            is_left = hold.is_open or not has_ended
+            if is_first and is_left and (use is None or sharing.is_last(use)):
                 keeper.kill_marked(server_id)
                 sharing.remove_dead()
             hold.close()
