@@ -98,6 +98,9 @@ _OPTION_FIELDS = (
     "allow_hosts",
     "allowed_dirs",
 )
+# How often a request is made, at most, while its managed server dies and is started again. The
+# server is started more often: it may be this request that kills it.
+_ATTEMPTS = 3
 # Fields that a managed model gets from its server, under all their names.
 _DECIDED_BY_SERVER = {"model_name", "base_url", "openai_api_base", "api_key", "openai_api_key"}
 
@@ -705,19 +708,20 @@ class ChatGLM4V(BaseChatOpenAI):
     ) -> Sent:
         """Send a request, without the media that the server has already."""
         uploads = self._uploads(payload)
-        light = uploads.without_known(payload)
-        pid = self._server_pid
-        try:
-            reply = send(self.root_client, light)
-        except openai.APIError as error:
-            if self._is_up_again(error, pid):
-                uploads.forget()
-                reply = send(self.root_client, payload)
-            elif light is payload or not _may_miss_media(error):
-                raise
-            else:
-                reply = send(self.root_client, payload)
+        client = self.root_client
+
+        def attempt() -> Sent:
+            light = uploads.without_known(payload)
+            try:
+                return send(client, light)
+            except openai.APIError as error:
+                if light is payload or not _may_miss_media(error):
+                    raise
+                reply = send(client, payload)
                 uploads.note_missed(payload, str(error))
+                return reply
+
+        reply = self._outliving(attempt, uploads.forget)
         uploads.note_sent(payload)
         return reply
 
@@ -728,22 +732,55 @@ class ChatGLM4V(BaseChatOpenAI):
     ) -> Sent:
         """As `_sent`."""
         uploads = self._uploads(payload)
-        light = uploads.without_known(payload)
         client = self.root_async_client.current
-        pid = self._server_pid
-        try:
-            reply = await send(client, light)
-        except openai.APIError as error:
-            if await stopping.in_thread(self._is_up_again, error, pid):
-                uploads.forget()
-                reply = await send(client, payload)
-            elif light is payload or not _may_miss_media(error):
-                raise
-            else:
+
+        async def attempt() -> Sent:
+            light = uploads.without_known(payload)
+            try:
+                return await send(client, light)
+            except openai.APIError as error:
+                if light is payload or not _may_miss_media(error):
+                    raise
                 reply = await send(client, payload)
                 uploads.note_missed(payload, str(error))
+                return reply
+
+        reply = await self._aoutliving(attempt, uploads.forget)
         uploads.note_sent(payload)
         return reply
+
+    def _outliving(
+        self, attempt: Callable[[], Sent], forget: Callable[[], None] = lambda: None
+    ) -> Sent:
+        """Make a request, and again when the managed server died meanwhile and is up again.
+
+        Args:
+            attempt: Makes the request.
+            forget: Called before it is made again, of a server that knows nothing of the last one.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            pid = self._server_pid
+            try:
+                return attempt()
+            except openai.APIError as error:
+                if not self._is_up_again(error, pid):
+                    raise
+            forget()
+        return attempt()
+
+    async def _aoutliving(
+        self, attempt: Callable[[], Awaitable[Sent]], forget: Callable[[], None] = lambda: None
+    ) -> Sent:
+        """As `_outliving`."""
+        for _ in range(_ATTEMPTS - 1):
+            pid = self._server_pid
+            try:
+                return await attempt()
+            except openai.APIError as error:
+                if not await stopping.in_thread(self._is_up_again, error, pid):
+                    raise
+            forget()
+        return await attempt()
 
     @property
     def _server_pid(self) -> int | None:
@@ -753,7 +790,7 @@ class ChatGLM4V(BaseChatOpenAI):
         """Whether a request failed because the managed server died, which is up again now.
 
         Waits while it is started again. Nothing of the reply was handed out yet, so the request can
-        be made once more.
+        be made again.
 
         Args:
             error: What the request failed with.
@@ -761,10 +798,12 @@ class ChatGLM4V(BaseChatOpenAI):
 
         Raises:
             ServerStartError: The server has failed for good.
+            ServerUnreachableError: This model was closed meanwhile.
         """
         server = self._managed_server
         if server is None or not _may_have_died(error):
             return False
+        self._check_open()
         if not server.has_lost(pid) and not isinstance(error, openai.APIConnectionError):
             return False
         server.wait_until_ready()
@@ -783,29 +822,20 @@ class ChatGLM4V(BaseChatOpenAI):
         return _uploads.setdefault(self._abilities_key(payload["model"]), Uploads())
 
     def _ask(self, question: Question) -> Answer:
-        pid = self._server_pid
-        try:
-            return ask(self.root_client, question)
-        except openai.APIConnectionError as error:
-            if not self._is_up_again(error, pid):
-                raise
-        return ask(self.root_client, question)
+        return self._outliving(lambda: ask(self.root_client, question))
 
     async def _aask(self, question: Question) -> Answer:
         client = self.root_async_client.current
-        pid = self._server_pid
-        try:
-            return await aask(client, question)
-        except openai.APIConnectionError as error:
-            if not await stopping.in_thread(self._is_up_again, error, pid):
-                raise
-        return await aask(client, question)
+        return await self._aoutliving(lambda: aask(client, question))
 
-    def _explained(self) -> AbstractContextManager[None]:
-        """Around a request: errors say which server, and what to do."""
+    def _check_open(self) -> None:
         if self._closed or (self.http_client is None and self.root_client.is_closed()):
             message = f"this model of {self.openai_api_base} was closed; make a new one"
             raise ServerUnreachableError(message)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        """Around a request: errors say which server, and what to do."""
+        self._check_open()
         if self._managed_server is None:
             remedy = (
                 "set base_url or GLM4V_BASE_URL to where one listens, "

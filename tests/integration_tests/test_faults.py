@@ -15,9 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 import tiny_glm4v
 from langchain_glm4v import ChatGLM4V, GLM4VServer, ServerUnreachableError
@@ -74,13 +74,6 @@ class Shared:
         server = self.model._managed_server
         assert server
         return server
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def user(options: dict[str, Any]) -> "subprocess.Popen[str]":

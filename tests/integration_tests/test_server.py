@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
+from waiting import wait_until
 
 import tiny_glm4v
 from langchain_glm4v.errors import TemplateError, WeightsError
@@ -61,13 +61,6 @@ def ask(server: GLM4VServer, content: object, **more: object) -> tuple[int, Any]
     messages = [{"role": "user", "content": content}]
     body = {"model": server.served_model_name, "messages": messages, "max_tokens": 8, **more}
     return post(server, "/v1/chat/completions", body, server.api_key)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture

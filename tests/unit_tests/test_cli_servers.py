@@ -1,17 +1,18 @@
 """`glm4v serve`, `status`, `stop`, `logs`, `env` and `doctor`, with a stand-in for vLLM."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from langchain_glm4v import cli
 from langchain_glm4v.cli import following, server_flags
@@ -73,13 +74,6 @@ def told_by(child: "subprocess.Popen[str]") -> dict[str, Any]:
     assert child.stdout
     told: dict[str, Any] = json.loads(child.stdout.readline())
     return told
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_there_is_a_flag_for_each_option_with_its_description() -> None:
@@ -183,6 +177,45 @@ def test_start_that_is_broken_off_leaves_nothing(
     child.communicate()
     assert child.returncode == code
     assert find_leftovers(server_id) == []
+
+
+@pytest.mark.parametrize(
+    "stage", ["loading engine", "configuring engine", "loading weights", "warming up", "checking"]
+)
+def test_detached_start_that_is_killed_leaves_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", f"halts when {stage}")
+    child = start("--detach")
+    assert child.stderr
+    assert any(line.startswith(stage) for line in child.stderr)
+    child.kill()
+    child.wait()
+    wait_until(lambda: not started_here())
+    assert cli.main(["status"]) == 3
+
+
+def started_here() -> list[int]:
+    """The processes of all servers that were started with this folder for sockets."""
+    found = []
+    for pid in find_leftovers():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            if f"XDG_RUNTIME_DIR={os.environ['XDG_RUNTIME_DIR']}" in variables:
+                found.append(pid)
+    return found
+
+
+def test_detached_server_whose_starter_is_killed_once_it_is_ready_is_seen_and_stopped(
+    start: Start,
+) -> None:
+    child = start("--detach")
+    assert child.stderr
+    assert "ready\n" in child.stderr
+    child.kill()
+    child.wait()
+    assert cli.main(["stop"]) == 0
+    assert started_here() == []
 
 
 def test_foreground_server_ends_with_0_if_another_program_stops_it(start: Start) -> None:

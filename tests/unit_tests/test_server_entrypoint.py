@@ -1,5 +1,6 @@
 """The repairs that the server process makes before it runs vLLM."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,14 @@ def test_compiled_models_are_looked_up_by_anything_but_the_api_key(tmp_path: Pat
         "from vllm import envs; print(sorted(envs.compile_factors()))"
     )
     assert output_of(program, tmp_path) == "['VLLM_USE_TRITON']"
+
+
+def test_guard_is_there_in_processes_that_the_server_spawns(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_SERVER_PARENT", str(os.getpid()))
+    program = (
+        f"runpy.run_path({str(ENTRYPOINT)!r}, run_name='__mp_main__')\n"
+        "from glm4v_guard import Guard; print(Guard.__name__)"
+    )
+    assert output_of(program, stand_in) == "Guard"

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from langchain_glm4v.server.guard import Guard
@@ -48,10 +50,15 @@ def app(engine: Engine) -> Starlette:
         await socket.accept()
         await socket.close()
 
+    async def measure(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("answer")(scope, receive, send)
+        engine.log.append(scope["method"])
+
     made = Starlette(
-        routes=[WebSocketRoute("/v1/realtime", talk)]
+        routes=[WebSocketRoute("/v1/realtime", talk), Mount("/mounted", measure)]
         + [Route(path, answer, methods=["GET", "POST"]) for path in (*PATHS[:-1], "/health")]
     )
+    made.add_middleware(CORSMiddleware, allow_origins=["*"])
     made.add_middleware(Guard)
     made.state = SimpleNamespace(engine_client=engine)  # type: ignore[assignment]
     return made
@@ -97,6 +104,28 @@ def test_with_the_key_all_is_reached(given: str) -> None:
         for path in PATHS[:-1]:
             assert client.get(path, headers={"Authorization": given}).text == "answer"
     assert engine.log == list(PATHS[:-1])
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "PUT", "get", "TRACE"])
+def test_endpoint_that_knows_no_methods_needs_the_key_for_all(method: str) -> None:
+    engine = Engine()
+    with TestClient(app(engine)) as client:
+        for headers in ({}, {"Origin": "http://a"}, {"Access-Control-Request-Method": "GET"}):
+            assert client.request(method, "/mounted", headers=headers).status_code == 401
+    assert engine.log == []
+
+
+def test_browsers_may_ask_without_the_key_whether_they_may_ask_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLM4V_SLEEP_AFTER", "1000")
+    engine = Engine()
+    headers = {"Origin": "http://a", "Access-Control-Request-Method": "POST"}
+    with TestClient(app(engine)) as client:
+        for path in (PATHS[0], "/mounted"):
+            reply = client.options(path, headers=headers)
+            assert reply.headers["Access-Control-Allow-Origin"] == "*"
+    assert engine.log == []
 
 
 def test_health_check_needs_no_key() -> None:

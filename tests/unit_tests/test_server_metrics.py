@@ -1,8 +1,11 @@
 """What a server tells Prometheus, and what is made of it."""
 
+from typing import Any
+
 import pytest
 
 from langchain_glm4v.server.metrics import Load, load, parse
+from langchain_glm4v.server.probes import Client
 
 TOLD = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -52,3 +55,9 @@ def test_labels_are_read_and_the_rest_is_passed_over() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "<html>", 'vllm:num_requests_running{engine="0"}'])
 def test_who_tells_nothing_has_an_unknown_load(text: str) -> None:
     assert load(parse(text)) == Load()
+
+
+def test_reply_that_is_cut_short_is_an_error_of_the_connection(web: Any) -> None:
+    web.give("/metrics", b"vllm:num", content_length="100")
+    with pytest.raises(ConnectionError, match="/metrics gave no whole reply: IncompleteRead"):
+        Client("127.0.0.1", web.server_port, "key").get("/metrics")

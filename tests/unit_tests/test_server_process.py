@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import io
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,10 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.call_errors import ServerUnreachableError
-from langchain_glm4v.errors import PortInUseError, SelfCheckError, ServerStartError, TemplateError
+from langchain_glm4v.errors import (
+    PortInUseError,
+    SelfCheckError,
+    ServerOptionError,
+    ServerStartError,
+    TemplateError,
+)
 from langchain_glm4v.server import (
     GLM4VServer,
     find_leftovers,
@@ -32,13 +40,6 @@ from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.preflight import free_port
 
 pytestmark = pytest.mark.usefixtures("stand_in")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 Program = Callable[[str], "subprocess.Popen[str]"]
@@ -227,12 +228,16 @@ def test_start_removes_old_logs_that_nobody_writes(model: str, tmp_path: Path) -
         return path
 
     old = aged(tmp_path / "glm4v-server-0123.log", 8)
+    put_aside = aged(tmp_path / "glm4v-server-0123.log.2", 8)
     recent = aged(tmp_path / "glm4v-server-4567.log", 6)
     foreign = aged(tmp_path / "other.log", 8)
     with GLM4VServer(model) as running:
         aged(running.log_path, 8)
+        of_running = aged(Path(f"{running.log_path}.1"), 8)
         with GLM4VServer(model):
             assert not old.exists()
+            assert not put_aside.exists()
+        assert of_running.exists()
         assert recent.exists()
         assert foreign.exists()
         assert running.log_path.exists()
@@ -274,6 +279,13 @@ def test_busy_port_is_found_before_anything_starts(model: str) -> None:
         with pytest.raises(PortInUseError):
             server.start()
     assert not server.log_path.exists()
+
+
+@pytest.mark.parametrize("port", [None, 8000])
+def test_address_of_another_machine_is_told(model: str, port: int | None) -> None:
+    server = GLM4VServer(model, host="192.0.2.1", port=port)
+    with pytest.raises(ServerOptionError, match=r"host is '192.0.2.1', where .* cannot listen"):
+        server.start()
 
 
 def test_another_port_is_tried_when_the_chosen_one_is_taken_meanwhile(
@@ -533,6 +545,7 @@ def test_server_outlives_the_program_that_started_it(model: str, program: Progra
     connection = sharing.join(name)
     assert connection
     hold = Hold(connection)
+    hold.tell("look")
     hold.tell("stop")
     hold.wait(lambda _: False, 30)
     wait_until(lambda: not find_leftovers(server_id))
@@ -597,6 +610,176 @@ def test_hung_keeper_is_killed_with_its_server(model: str, monkeypatch: pytest.M
     os.kill(keeper_of(server), signal.SIGSTOP)
     server.stop(drain=False)
     wait_until(lambda: not find_leftovers(server.id))
+
+
+def test_user_of_a_hung_keeper_lets_go_and_only_the_last_one_kills(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    monkeypatch.setattr(process, "KEEPER_GRACE", 0.5)
+    users = [GLM4VServer(model, share=True).start() for _ in range(3)]
+    hung = keeper_of(users[0])
+    os.kill(hung, signal.SIGSTOP)
+    users.pop().stop(drain=False)
+    users.pop().stop(drain=False)
+    (last,) = users
+    assert last.is_healthy
+    os.kill(hung, signal.SIGCONT)
+    assert GLM4VServer(model, share=True).start().id == last.id
+    os.kill(hung, signal.SIGSTOP)
+    for server in [server for server in process._running if server is not last]:
+        server.stop(drain=False)
+    assert last.is_healthy
+    last.stop(drain=False)
+    wait_until(lambda: not find_leftovers(last.id))
+
+
+def test_hung_keeper_with_a_full_queue_keeps_nobody_waiting(model: str) -> None:
+    with GLM4VServer(model) as server:
+        hung = keeper_of(server)
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            joined = [sharing.join(server.id) for _ in range(1000)]
+            assert joined[-1] is None
+            sharing.remove_dead()
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        for connection in filter(None, joined):
+            connection.close()
+        assert server.id in sharing.names()
+
+
+def test_start_waits_for_the_end_of_the_one_before(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    before = GLM4VServer(model, share=True, shutdown_timeout=1000).start()
+    monkeypatch.delenv("GLM4V_STAND_IN")
+    (name,) = sharing.names()
+    seen: list[str] = []
+    after = GLM4VServer(model, share=True, shutdown_timeout=1000, on_progress=seen.append)
+    with ThreadPoolExecutor() as pool:
+        draining = pool.submit(before.stop)
+        wait_until(lambda: state_of(name) == "stopping")
+        starting = pool.submit(after.start)
+        wait_until(lambda: seen == ["waiting until the one before has ended"])
+        assert find_leftovers(before.id)
+        before_id = before.id
+        assert before._hold
+        before._hold.tell("release")  # it need not drain any more
+        draining.result()
+        starting.result()
+    assert after.id != before_id
+    assert find_leftovers(before_id) == []
+    after.stop()
+
+
+def test_join_that_is_broken_off_holds_nothing(model: str) -> None:
+    def give_up(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with GLM4VServer(model, share=True) as server:
+        joining = GLM4VServer(model, share=True, on_progress=give_up)
+        with pytest.raises(KeyboardInterrupt):
+            joining.start()
+        assert not joining.is_running
+        assert server.is_healthy
+    assert_nothing_is_left(server.id)
+
+
+def test_threads_that_start_a_server_at_once_start_one(model: str) -> None:
+    server = GLM4VServer(model)
+    with ThreadPoolExecutor() as pool:
+        assert {*pool.map(lambda _: server.start(), range(4))} == {server}
+    assert len(find_leftovers(server.id)) == 2
+    server.stop()
+    assert_nothing_is_left(server.id)
+
+
+@pytest.mark.parametrize("started_before", [True, False])
+def test_forked_children_have_servers_of_their_own(program: Program, started_before: bool) -> None:
+    child = program(
+        f"if {started_before}: server.start()\n"
+        "if not (pid := os.fork()):\n"
+        "    server.start(); server.stop(); print(server.id, flush=True); os._exit(0)\n"
+        "if not server.is_running: server.start()\n"
+        "os.waitpid(pid, 0)\n"
+        "print(server.is_healthy, server.id, flush=True)"
+    )
+    first, of_child, of_parent = (line_from(child) for _ in range(3))
+    assert of_parent == f"True {first}"
+    assert of_child != first
+    assert child.wait() == 0
+    assert find_leftovers(first) + find_leftovers(of_child) == []
+
+
+def test_what_a_program_does_with_signals_is_no_matter_to_its_server(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "killed")
+    child = program(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "try: server.start()\n"
+        "except Exception as error: print(error, flush=True)\n"
+        "os.environ['GLM4V_STAND_IN'] = ''\n"
+        "server.start()\n"
+        "status = open(f'/proc/{server.pid}/status').read()\n"
+        "print(status.partition('SigBlk:')[2].split()[0], flush=True)"
+    )
+    line_from(child)
+    assert "ended with signal SIGKILL" in line_from(child)
+    assert int(line_from(child), 16) == 0
+
+
+def test_program_without_standard_streams(model: str, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    text = (
+        "import os; os.closerange(0, 3)\n"
+        "from langchain_glm4v.server import GLM4VServer\n"
+        f"with GLM4VServer({model!r}) as server: healthy = server.is_healthy\n"
+        f"open({str(told)!r}, 'w').write(str(healthy))"
+    )
+    subprocess.run([sys.executable, "-c", text], check=True)
+    assert told.read_text() == "True"
+
+
+def test_nothing_stays_open_after_a_stop(model: str) -> None:
+    text = (
+        "from langchain_glm4v.server import GLM4VServer\n"
+        f"with GLM4VServer({model!r}): pass\n"
+        f"first, second = (GLM4VServer({model!r}, share=True).start() for _ in range(2))\n"
+        "second.stop(); first.stop(); del first, second"
+    )
+    command = [sys.executable, "-X", "dev", "-c", text]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "ResourceWarning" not in done.stderr
+
+
+def test_keeper_that_has_no_files_to_spare_recovers(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.5,) * 100)
+    with GLM4VServer(model) as server:
+        pid = keeper_of(server)
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        held = len([*Path(f"/proc/{pid}/fd").iterdir()])
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (held, limits[1]))
+        connection = sharing.join(server.id)
+        assert connection
+        waiting = Hold(connection)
+        waiting.tell("look")
+        first = server.pid
+        assert first
+        os.kill(first, signal.SIGKILL)
+        status = server._hold
+        assert status
+        assert status.wait(lambda now: now.problem == "cannot be run", 60)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        server.wait_until_ready()
+        assert waiting.facts
+        waiting.close()
 
 
 STAGES = ("loading engine", "configuring engine", "loading weights", "warming up", "checking")
@@ -733,15 +916,21 @@ def test_second_ctrl_c_ends_a_drain(program: Program, monkeypatch: pytest.Monkey
     server_id = line_from(child)
     assert line_from(child) == "ready"
     child.send_signal(signal.SIGINT)
-    wait_until(lambda: not is_listening(server_id))
+    wait_until(lambda: state_of(server_id) == "stopping")
     child.send_signal(signal.SIGINT)
     assert child.wait() != 0
     assert_nothing_is_left(server_id)
 
 
-def is_listening(server_id: str) -> bool:
-    """Whether a server that is not shared lets others in, which it does until it is to stop."""
-    return server_id in sharing.names()
+def state_of(name: str) -> str:
+    """The state of a server, as one is told who only looks."""
+    if (connection := sharing.join(name)) is None:
+        return "gone"
+    seen = Hold(connection)
+    seen.tell("look")
+    status = seen.status
+    seen.close()
+    return status.state if status else "gone"
 
 
 def test_killed_keeper_is_no_zombie(model: str) -> None:
@@ -824,6 +1013,57 @@ def test_port_taken_while_the_server_is_started_again(
         foreign.shutdown()
     server.stop()
     assert_nothing_is_left(server.id)
+
+
+def test_call_outlives_two_deaths_of_the_server_and_no_more(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = tmp_path / "deadly"
+    monkeypatch.setenv("GLM4V_STAND_IN", f"dies at once {deadly}")
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.1,) * 20)
+
+    def kill(times: int) -> None:
+        for _ in range(times):
+            wait_until(lambda: not deadly.exists())
+            deadly.touch()
+
+    with ChatGLM4V.managed(model, max_retries=0) as chat, ThreadPoolExecutor() as pool:
+
+        async def streamed() -> str:
+            return "".join([chunk.text async for chunk in chat.astream("Hello")])
+
+        def invoked() -> str:
+            return chat.invoke("Hello").text
+
+        texts = [invoked()]
+        for call in (invoked, lambda: asyncio.run(streamed())):
+            killing = pool.submit(kill, 2)
+            wait_until(deadly.exists)
+            texts.append(call())
+            killing.result()
+        assert len(set(texts)) == 3  # process ids
+        killing = pool.submit(kill, 3)
+        wait_until(deadly.exists)
+        with pytest.raises(ServerUnreachableError):
+            invoked()
+        killing.result()
+        assert invoked()  # the server itself has not been given up
+
+
+def test_call_that_a_close_cuts_short_tells_so(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
+    chat = ChatGLM4V.managed(model, max_retries=0)
+    assert chat.invoke("Hello").text
+    server = chat._managed_server
+    assert server
+    assert server.pid
+    os.kill(server.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(chat.invoke, "Hello")
+        time.sleep(0.5)  # until it is on its way; else it fails in the same words
+        chat.close(drain=False)
+        with pytest.raises(ServerUnreachableError, match="was closed; make a new one"):
+            call.result()
 
 
 @pytest.mark.parametrize("fault", ["dies at once", "dies slowly"])

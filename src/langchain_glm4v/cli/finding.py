@@ -65,6 +65,7 @@ def running() -> Iterator[list[Running]]:
             if (connection := sharing.join(name)) is None:
                 continue
             hold = Hold(connection)
+            hold.tell("look")
             seen.callback(hold.close)
             if not hold.wait(lambda _: True, ANSWER_TIMEOUT):
                 say(f"the keeper of server {name} does not answer; look for its process")

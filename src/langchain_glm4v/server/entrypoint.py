@@ -141,7 +141,6 @@ def end_with_parent() -> None:
 
 def main() -> None:
     """Run vLLM's command line with this process's arguments."""
-    load_guard()
     inspect_models_in_process()
     sys.argv[0] = "vllm"
     importlib.import_module("vllm.entrypoints.cli.main").main()
@@ -150,5 +149,6 @@ def main() -> None:
 if __name__ in {"__main__", "__mp_main__"}:
     end_with_parent()
     repair()
+    load_guard()  # also for `--api-server-count`, whose processes come without `main`
 if __name__ == "__main__":
     main()

@@ -33,6 +33,7 @@ HEALTH_PATH = "/health"
 OPEN_PATHS = frozenset({HEALTH_PATH, "/ping"})
 # What needs no engine: these neither wake it nor keep it awake.
 SLEEPING_PATHS = OPEN_PATHS | {"/metrics", "/version", "/load", "/v1/models"}
+PREFLIGHT_HEADERS = {b"origin", b"access-control-request-method"}
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -72,12 +73,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        # A browser asks by OPTIONS, without a key, whether it may ask with one.
-        is_open = path in OPEN_PATHS or scope.get("method") == "OPTIONS"
-        if not is_open and not self._has_key(scope):
-            await _refuse(scope, send)
-        elif path == HEALTH_PATH:
+        if path == HEALTH_PATH:
             await self._tell_health(scope, receive, send)
+        elif path in OPEN_PATHS or _is_preflight(scope):
+            await self._app(scope, receive, send)
+        elif not self._has_key(scope):
+            await _refuse(scope, send)
         elif self._doze is None or path in SLEEPING_PATHS:
             await self._app(scope, receive, send)
         else:
@@ -103,6 +104,16 @@ class Guard:
         kind, _, key = given.partition(b" ")
         digest = hashlib.sha256(key.strip()).digest()
         return kind.lower() == b"bearer" and hmac.compare_digest(digest, self._key)
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """Whether a browser asks, without a key, whether it may ask with one.
+
+    Starlette's CORS middleware, which vLLM always has, answers what has both headers. Any other
+    OPTIONS would reach the endpoint, and `/metrics` answers that as it answers GET.
+    """
+    names = {name for name, _ in scope["headers"]}
+    return scope.get("method") == "OPTIONS" and names >= PREFLIGHT_HEADERS
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

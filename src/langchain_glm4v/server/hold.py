@@ -80,7 +80,11 @@ class Hold:
         self.is_open = False
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError), self._connection.makefile("rb") as lines:
+        # TypeError: of another version of this package
+        with (
+            contextlib.suppress(OSError, ValueError, TypeError),
+            self._connection.makefile("rb") as lines,
+        ):
             for line in lines:
                 fields = json.loads(line)
                 with self._changed:

@@ -6,10 +6,14 @@ connection to it, which the system closes however the user ends: so no server ou
 `kill -9` included. If the keeper itself is killed, the server's processes see that their parent is
 gone (`entrypoint.end_with_parent`).
 
-Both sides write lines of JSON. The keeper tells what there is (`Facts`), once, then each new
-`Status`. Users may write:
+Both sides write lines of JSON. Whoever connects first writes one of these, and is told what there
+is (`Facts`), once, then the `Status`, and each new one:
 
     {"do": "hold"}                                      be counted as a user, as the starter is
+    {"do": "look"}                                      be none
+
+Then it may write:
+
     {"do": "vouch"}                                     by the starter: it answers as it should
     {"do": "release", "drain": bool, "keep_log": bool}  be none any more
     {"do": "stop", "drain": bool, "keep_log": bool}     stop the server, whoever uses it
@@ -172,12 +176,15 @@ def kill_marked(server_id: str, *, after: float = 0.0) -> None:
         after: Seconds that they have to end by themselves.
     """
     began = time.monotonic()
-    while left := [pid for pid in marked(server_id) if pid != os.getpid()]:
+    while True:
+        left: list[int] | None = None
+        with contextlib.suppress(OSError):  # too many files are open, for now
+            left = [pid for pid in marked(server_id) if pid != os.getpid()]
         waited = time.monotonic() - began
-        if waited > after + HELPER_GRACE:  # the system cannot end them
+        if left == [] or waited > after + HELPER_GRACE:  # or the system cannot end them
             return
         if waited >= after:
-            for pid in left:
+            for pid in left or ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_INTERVAL / 4)
@@ -247,7 +254,7 @@ class Keeper:
         starter = socket.socket(fileno=self._task.starter)
         self._checking = starter
         self._hold(starter)  # before it is listened to: it may have died already
-        self._welcome(starter)
+        self._hear(starter)
         door = socket.socket(fileno=self._task.door)
         threading.Thread(target=self._admit, args=(door,), daemon=True).start()
         signal.signal(signal.SIGTERM, lambda *_: self._want_stop("drain"))
@@ -265,11 +272,12 @@ class Keeper:
         restarts = 0
         while True:
             ended, ready_for = self._serve(restarts)
-            if ended.state == "stopping" or ready_for is None:
+            if ended.state == "stopping":
                 return ended
-            if ready_for > STEADY_SECONDS:
+            if ready_for is not None and ready_for > STEADY_SECONDS:
                 delays = iter(self._task.restart_delays)
-            delay = next(delays, None)
+            is_hopeless = ready_for is None and restarts == 0
+            delay = None if is_hopeless else next(delays, None)
             if delay is None:
                 return dataclasses.replace(ended, state="failed")
             self._tell(ended)
@@ -282,8 +290,7 @@ class Keeper:
         """Run the server once.
 
         Returns:
-            How it ended, and for how many seconds it had been ready; None if it never was, and
-            there is no hope for another start.
+            How it ended, and for how many seconds it had been ready; None if it never was.
         """
         try:
             process = subprocess.Popen(
@@ -295,7 +302,8 @@ class Keeper:
                 env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
             )
         except OSError as error:
-            return Status("failed", problem="cannot be run", detail=str(error)), None
+            problem: Problem = "cannot be run"
+            return Status("restarting", problem=problem, detail=str(error), restarts=restarts), None
         threading.Thread(target=self._log.follow, args=(process.stdout,), daemon=True).start()
         running = Status("starting", process.pid, restarts=restarts)
         self._tell(running)
@@ -305,12 +313,10 @@ class Keeper:
             self._end(process)
         ended = dataclasses.replace(ended, restarts=restarts)
         if self._stop:
-            return dataclasses.replace(ended, state="stopping"), 0.0
+            return dataclasses.replace(ended, state="stopping"), None
         if not ended.problem:
             ended = dataclasses.replace(ended, exit_code=process.returncode)
-        if ready_at is None and restarts == 0:
-            return dataclasses.replace(ended, state="failed"), None
-        return ended, 0.0 if ready_at is None else time.monotonic() - ready_at
+        return ended, None if ready_at is None else time.monotonic() - ready_at
 
     def _watch(
         self, process: "subprocess.Popen[bytes]", running: Status
@@ -345,9 +351,7 @@ class Keeper:
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         """End the server, gently if that is wanted, and all that is left of it."""
         if self._stop and process.poll() is None:
-            with self._changed:
-                self._close_door()
-                self._tell(Status("stopping", process.pid))
+            self._tell(Status("stopping", process.pid))
             process.terminate()
             began = time.monotonic()
             while process.poll() is None and time.monotonic() - began < self._patience():
@@ -402,20 +406,21 @@ class Keeper:
         while True:
             try:
                 connection, _ = door.accept()
-            except OSError:
-                return
-            if _user_of(connection) == os.getuid():
-                self._welcome(connection)
-            else:
-                connection.close()
+                if _user_of(connection) == os.getuid():
+                    self._hear(connection)
+                else:
+                    connection.close()
+            except (OSError, RuntimeError):  # too many files or threads, for now
+                time.sleep(POLL_INTERVAL)
 
-    def _welcome(self, connection: socket.socket) -> None:
+    def _hear(self, connection: socket.socket) -> None:
         connection.settimeout(WRITE_TIMEOUT)  # for writing to one that does not read
-        with self._changed:
-            self._connections.add(connection)
-            self._write(connection, dataclasses.asdict(self._task.facts))
-            self._write(connection, dataclasses.asdict(self._status))
         threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
+
+    def _welcome(self, connection: socket.socket, status: Status) -> None:
+        self._connections.add(connection)
+        self._write(connection, dataclasses.asdict(self._task.facts))
+        self._write(connection, dataclasses.asdict(status))
 
     def _listen(self, connection: socket.socket) -> None:
         """Do what a user writes, until it is gone."""
@@ -431,7 +436,7 @@ class Keeper:
                 break
             *lines, received = (received + data).split(b"\n")
             for line in lines:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                     self._obey(connection, json.loads(line))
         self._drop(connection)
 
@@ -441,6 +446,9 @@ class Keeper:
         match message["do"]:
             case "hold":
                 self._hold(connection)
+            case "look":
+                with self._changed:
+                    self._welcome(connection, self._status)
             case "vouch":
                 self._checking = None
             case "release":
@@ -449,9 +457,14 @@ class Keeper:
                 self._want_stop(how)
 
     def _hold(self, connection: socket.socket) -> None:
+        """Count one more user, unless the server ends, or is not known to be well."""
         with self._changed:
+            if self._stop or self._checking not in (None, connection):
+                self._welcome(connection, dataclasses.replace(self._status, state="stopping"))
+                return
             self._users.add(connection)
             self._unused_since = None
+            self._welcome(connection, self._status)
 
     def _release(self, connection: socket.socket, how: Literal["drain", "abort"]) -> None:
         """Note that a user needs the server no more; the last one waits until it has stopped."""
@@ -483,7 +496,7 @@ class Keeper:
         connection.close()
 
     def _close_door(self) -> None:
-        """Let nobody join any more: whoever comes next starts a server anew."""
+        """Let nobody connect any more: whoever comes next starts a server anew."""
         with self._changed:
             with contextlib.suppress(OSError):
                 # else the next server has its own there
@@ -503,6 +516,9 @@ def _user_of(connection: socket.socket) -> int:
 
 def main() -> None:
     """Do the task on standard input."""
+    # Of what the starter set for itself, these would come down to the server.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     Keeper(Task.read(sys.stdin.buffer.read())).run()
 
 

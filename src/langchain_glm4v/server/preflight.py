@@ -17,6 +17,7 @@ from langchain_glm4v.errors import (
     EngineNotInstalledError,
     ModelNotFoundError,
     PortInUseError,
+    ServerOptionError,
 )
 
 MINIATURE = "tiny"
@@ -200,7 +201,9 @@ def check_port(host: str, port: int) -> None:
 
     Raises:
         PortInUseError: Another program does, or this user may not.
+        ServerOptionError: `host` is no address of this machine.
     """
+    free_port(host)
     with _socket(host) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -218,9 +221,20 @@ def port_in_use(host: str, port: int) -> str:
 
 
 def free_port(host: str) -> int:
-    """A port of `host` that nothing listens on at this moment."""
+    """A port of `host` that nothing listens on at this moment.
+
+    Raises:
+        ServerOptionError: `host` is no address of this machine.
+    """
     with _socket(host) as probe:
-        probe.bind((host, 0))
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            message = (
+                f"host is {host!r}, where this machine cannot listen ({error}): give one of its "
+                "addresses, such as '127.0.0.1', or '0.0.0.0' for all"
+            )
+            raise ServerOptionError(message) from error
         port: int = probe.getsockname()[1]
         return port
 

@@ -71,6 +71,8 @@ class Client:
             connection.request(method, path, body, headers)
             reply = connection.getresponse()
             content = reply.read()
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"{path} gave no whole reply: {error!r}") from error
         finally:
             connection.close()
         if reply.status != http.HTTPStatus.OK:
@@ -103,7 +105,7 @@ def check(client: Client, model: str, *, has_images: bool, is_trained: bool = Tr
 def _told(error_type: type[ServerError], what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, ServerError):
             raise
         raise error_type(f"{what}: {error!r}; see the server's log") from error

@@ -6,6 +6,7 @@ The server runs under a keeper, a small process that stops it once nobody holds 
 
 import atexit
 import contextlib
+import fcntl
 import http
 import math
 import os
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import IO, BinaryIO, Self
 
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
 from langchain_glm4v.server import checks, keeper, log, sharing
@@ -176,17 +177,24 @@ class GLM4VServer:
             log_path=log_path,
             extra_args=extra_args,
         )
-        self.id = secrets.token_hex(8)
-        self.api_key = api_key or secrets.token_urlsafe(32)
-        self.log_path = Path(self.options.log_path or _temporary_log(self.id))
+        self._name()
         self._report = on_progress or (lambda _: None)
-        self._own = (self.id, self.api_key, self.log_path)
         self._port: int | None = None
         self._served_model_name = served_model_name
         self._host = REACHED_AT.get(host, host)
         self._hold: Hold | None = None
+        self._use: IO[str] | None = None  # if it is shared
         self._keeper: subprocess.Popen[bytes] | None = None  # if this program started it
         self._ending = threading.RLock()  # a signal handler may stop the server amid a stop
+
+    def _name(self) -> None:
+        """Give the server that this object may start what tells it from all others."""
+        self._named_in = os.getpid()
+        self._starting = threading.RLock()
+        self.id = secrets.token_hex(8)
+        self.api_key = self.options.api_key or secrets.token_urlsafe(32)
+        self.log_path = Path(self.options.log_path or _temporary_log(self.id))
+        self._own = (self.id, self.api_key, self.log_path)
 
     def __repr__(self) -> str:
         state = f"base_url={self.base_url!r}, pid={self.pid}" if self._hold else "not running"
@@ -267,19 +275,22 @@ class GLM4VServer:
             TemplateError: The server would garble conversations.
             SelfCheckError: What it answers is of no use.
         """
-        if self.is_running:
+        if self._named_in != os.getpid():  # in a forked child
+            self._name()
+        with self._starting:
+            if self.is_running:
+                return self
+            self.stop()
+            if not self.options.share:
+                self._start(self._own[0])
+                return self
+            # Whether it would fit this machine does not matter where it runs already.
+            checkpoint = resolve_model(os.fspath(self.options.model))
+            name = sharing.name(self.options, checkpoint, find_engine())
+            with sharing.alone(name, self._report):
+                if not self._join(name):
+                    self._start(name)
             return self
-        self.stop()
-        if not self.options.share:
-            self._start(self.id)
-            return self
-        # Whether it would fit this machine does not matter where it runs already.
-        checkpoint = resolve_model(os.fspath(self.options.model))
-        name = sharing.name(self.options, checkpoint, find_engine())
-        with sharing.alone(name, self._report):
-            if not self._join(name):
-                self._start(name)
-        return self
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
         """Wait until the server answers, as when it is being started again.
@@ -333,7 +344,7 @@ class GLM4VServer:
         self._let_go(drain=drain, keep_log=False)
 
     def _let_go(self, *, drain: bool, keep_log: bool, do: str = "release") -> None:
-        hold, child = self._hold, self._keeper
+        hold, child, use = self._hold, self._keeper, self._use
         if hold is None:
             return
         patience = self._drain_patience if drain else ABORT_GRACE
@@ -343,16 +354,20 @@ class GLM4VServer:
             hold.wait(lambda _: False, patience + KEEPER_GRACE)
         finally:  # also when a second Ctrl-C ends the wait
             with self._ending:
-                if self._hold is hold:  # no other thread was first, and started it again
-                    self._hold = self._keeper = None
+                is_first = self._hold is hold  # of the threads that stop it at once
+                if is_first:
+                    self._hold = self._keeper = self._use = None
                     _running.discard(self)
             status = hold.status
             # Else its keeper hangs, or was killed, maybe while it stopped the server.
             has_ended = _is_over(status) and status is not None and status.pid is None
-            if hold.is_open or not has_ended:
-                hold.close()
+            is_left = hold.is_open or not has_ended
+            if is_first and is_left and (use is None or sharing.is_last(use)):
                 keeper.kill_marked(server_id)
                 sharing.remove_dead()
+            hold.close()
+            if use is not None:
+                use.close()
             if child is not None and status != Status("released"):
                 with contextlib.suppress(subprocess.TimeoutExpired):  # the system cannot end it
                     child.wait(KEEPER_GRACE)
@@ -367,20 +382,26 @@ class GLM4VServer:
         if connection is None:
             return False
         hold = Hold(connection)
-        facts, status = hold.facts, hold.status
-        if facts is None or _is_over(status) or not hold.is_open:
-            hold.close()
-            return False
-        hold.tell("hold")
-        self._take(hold, facts)
-        if status and status.state != "ready":
-            self._report("waiting until it is started again")
         try:
+            hold.tell("hold")
+            facts, status = hold.facts, hold.status
+            if facts is not None and _is_over(status) and hold.is_open:
+                self._report("waiting until the one before has ended")
+                hold.wait(lambda _: False, self._drain_patience + KEEPER_GRACE)
+            if facts is None or _is_over(status) or not hold.is_open:
+                hold.close()
+                return False
+            self._take(hold, facts, sharing.use(name, is_new=False))
+            if status and status.state != "ready":
+                self._report("waiting until it is started again")
             self.wait_until_ready()
-        except ServerStartError:
+            self._report("ready")
+        except BaseException as error:
             self.stop(drain=False)
-            return False
-        self._report("ready")
+            hold.close()
+            if isinstance(error, ServerStartError):
+                return False
+            raise
         return True
 
     def _start(self, name: str) -> None:
@@ -433,12 +454,14 @@ class GLM4VServer:
             log_path=str(self.log_path.absolute()),
         )
         self._report(f"loading engine ({found.engine.description})")
-        door, path = sharing.open_door(name)
+        arguments = command(self.options, found.checkpoint, found.engine, port, found.fit)
+        use = sharing.use(name, is_new=True) if self.options.share else None
         ours, theirs = socket.socketpair()
-        with door, theirs:
+        door, path = sharing.open_door(name)
+        with _inheritable(door) as door, _inheritable(theirs) as theirs:
             task = Task(
                 facts=facts,
-                command=command(self.options, found.checkpoint, found.engine, port, found.fit),
+                command=arguments,
                 starter=theirs.fileno(),
                 door=door.fileno(),
                 door_path=str(path),
@@ -465,7 +488,7 @@ class GLM4VServer:
                 ours.close()
                 path.unlink(missing_ok=True)
                 raise
-        return self._take(Hold(ours), facts)
+        return self._take(Hold(ours), facts, use)
 
     def _run_keeper(self, task: Task, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
         """Start the keeper of a server, in a session of its own, so that Ctrl-C spares it."""
@@ -488,10 +511,10 @@ class GLM4VServer:
             process.stdin.write(task.written())
         return process
 
-    def _take(self, hold: Hold, facts: Facts) -> Hold:
+    def _take(self, hold: Hold, facts: Facts, use: IO[str] | None) -> Hold:
         self.id, self.api_key, self.log_path = facts.id, facts.api_key, Path(facts.log_path)
         self._port, self._served_model_name = facts.port, facts.served_model_name
-        self._hold = hold
+        self._hold, self._use = hold, use
         _running.add(self)
         return hold
 
@@ -499,7 +522,8 @@ class GLM4VServer:
         try:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             self.log_path.touch(mode=0o600)
-            return self.log_path.open("wb")
+            self.log_path.write_bytes(b"")
+            return self.log_path.open("ab")  # as the keeper does, so that both add at the end
         except OSError as error:
             message = (
                 f"the server's log cannot be written: {error}; "
@@ -578,6 +602,15 @@ def find_leftovers(server_id: str | None = None) -> list[int]:
     return keeper.marked(server_id)
 
 
+def _inheritable(ours: socket.socket) -> socket.socket:
+    """The same socket under a number that no standard stream of a child takes.
+
+    In a program that closed its own, a new socket may be number 0.
+    """
+    with ours:
+        return socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 3))
+
+
 def _is_over(status: Status | None) -> bool:
     return status is not None and status.state in ("stopping", "failed", "released")
 
@@ -596,10 +629,10 @@ def _remove_old_logs() -> None:
     """Remove temporary logs that nobody came for: of servers that failed or whose program died."""
     oldest = time.time() - LOG_LIFETIME
     pattern = _temporary_log("*")
-    for path in pattern.parent.glob(pattern.name):
+    for path in pattern.parent.glob(f"{pattern.name}*"):  # with those that were put aside
         with contextlib.suppress(OSError):  # another server's start removed it
             found = path.stat()
-            server_id = path.stem.rpartition("-")[2]
+            server_id = path.name.rpartition("-")[2].partition(".")[0]
             if (
                 found.st_mtime < oldest
                 and found.st_uid == os.getuid()
@@ -619,7 +652,9 @@ def _disown_all() -> None:
     for server in list(_running):
         if server._hold is not None:
             server._hold.disown()
-        server._hold = server._keeper = None
+        if server._use is not None:
+            server._use.close()  # the parent's lock stays
+        server._hold = server._keeper = server._use = None
     _running.clear()
 
 

@@ -1,8 +1,9 @@
 """Where the servers of a user are found, so that programs which want the same one share it.
 
 A folder of the user's own holds a socket for each server, at which its keeper (`keeper`) answers,
-and a lock for each that is shared, so that of several programs one starts it and the others join.
-Beside these lies a secret that the user's programs have in common.
+and two locks for each that is shared: one so that of several programs one starts it and the others
+join, and one that all its users have, so that the last one knows that he is. Beside these lies a
+secret that the user's programs have in common.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from langchain_glm4v._version import __version__
 from langchain_glm4v.errors import ServerStartError
@@ -102,13 +103,7 @@ def alone(name: str, report: Callable[[str], None]) -> Iterator[None]:
         ServerStartError: The lock cannot be made.
     """
     waited = False
-    path = folder() / f"{name}.lock"
-    try:
-        lock = path.open("w")
-    except OSError as error:
-        message = f"no lock can be made: {error}; set XDG_RUNTIME_DIR to another folder"
-        raise ServerStartError(message) from error
-    with lock:
+    with _lock(folder() / f"{name}.lock") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,15 +119,63 @@ def alone(name: str, report: Callable[[str], None]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_UN)  # a forked child may have the file open too
 
 
+def use(name: str, *, is_new: bool) -> IO[str]:
+    """What a program that uses a shared server has open as long as it does.
+
+    Args:
+        name: See `name`.
+        is_new: Whether the program starts the server, and is the first.
+
+    Raises:
+        ServerStartError: The lock cannot be made.
+    """
+    path = folder() / f"{name}.users"
+    if is_new:  # an earlier server's users may still be there
+        path.unlink(missing_ok=True)
+    lock = _lock(path)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
+
+
+def is_last(lock: IO[str]) -> bool:
+    """Whether nobody else uses a server. To the others, this program does no more from now on.
+
+    Args:
+        lock: See `use`.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which gives up the shared lock first
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock(path: Path) -> IO[str]:
+    try:
+        return path.open("w")
+    except OSError as error:
+        message = f"no lock can be made: {error}; set XDG_RUNTIME_DIR to another folder"
+        raise ServerStartError(message) from error
+
+
 def join(name: str) -> socket.socket | None:
     """A connection to the keeper of a server; None if there is none."""
+    try:
+        return _connect(name)
+    except OSError:
+        return None
+
+
+def _connect(name: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     try:
+        connection.setblocking(False)  # else it waits while a keeper hangs, and its queue is full
         with _address(f"{name}.sock") as address:
             connection.connect(address)
+        connection.setblocking(True)
     except OSError:
         connection.close()
-        return None
+        raise
     return connection
 
 
@@ -169,11 +212,10 @@ def remove_dead() -> None:
     """Remove the sockets of keepers that were killed."""
     for name in names():
         path = folder() / f"{name}.sock"
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        with contextlib.suppress(OSError):
             found = path.stat().st_ino
             try:
-                with _address(path.name) as address:
-                    connection.connect(address)
+                _connect(name).close()
             except ConnectionRefusedError:
                 if path.stat().st_ino == found:  # else a new server has its own there meanwhile
                     path.unlink()
