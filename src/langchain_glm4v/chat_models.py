@@ -71,9 +71,10 @@ from langchain_glm4v.errors import (
     UnsupportedByServerError,
 )
 from langchain_glm4v.media import stopping
+from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.redaction import media_digest
 from langchain_glm4v.replies import read_completion
-from langchain_glm4v.request import Plan, count, read_options, without
+from langchain_glm4v.request import Plan, count, preparation, read_options, without
 from langchain_glm4v.request import Server as RequestServer
 from langchain_glm4v.request import plan as plan_request
 from langchain_glm4v.server.process import GLM4VServer
@@ -535,6 +536,29 @@ class ChatGLM4V(BaseChatOpenAI):
         fields = {**kwargs, **({"tools": list(tools)} if tools else {})}
         with self._explained():
             return run(self._counted(list(messages), fields), self._ask)
+
+    def get_preparation(self) -> Preparation:
+        """How media are made ready for this model's server; asks it once what it takes.
+
+        Raises:
+            ServerUnreachableError: Nothing answers at `base_url`.
+        """
+        with self._explained():
+            return run(self._preparation(), self._ask)
+
+    async def aget_preparation(self) -> Preparation:
+        """As `get_preparation`."""
+        with self._explained():
+            return await arun(self._preparation(), self._aask)
+
+    def _preparation(self) -> Steps[Preparation]:
+        server = yield from self._server(self.model_name)
+        return preparation(
+            server,
+            allow_hosts=self.allow_hosts,
+            allowed_dirs=self.allowed_dirs,
+            max_images=self.max_images,
+        )
 
     def _counted(self, messages: list[BaseMessage], fields: Mapping[str, Any]) -> Steps[int]:
         plan = yield from self._plan(messages, None, fields, fit=False)
