@@ -197,7 +197,7 @@ def page_numbers(pages: str | Iterable[int] | None, count: int, name: str) -> li
     if not isinstance(pages, str):
         numbers = []
         for number in _whole_numbers(pages):
-            _check(number, number, count, name)
+            _check(number + 1, count, name, f" (number {number} counted from 0)")
             numbers.append(number)
         if not numbers:
             raise MediaError(f"pages={pages!r} names no pages of {name}: give at least one")
@@ -259,20 +259,20 @@ def _range(part: str, pages: str, count: int, name: str) -> range:
         )
     if not found[2]:
         digits = (part, part)
-    first, last = int(digits[0] or 1) - 1, int(digits[1] or count) - 1
-    _check(first, last, count, name)
-    return range(first, last + 1)
-
-
-def _check(first: int, last: int, count: int, name: str) -> None:
-    for number in (first, last):
-        if not 0 <= number < count:
-            raise MediaError(
-                f"{name} has {count} pages, so there is no page {number + 1} (number {number} "
-                "counted from 0): choose others"
-            )
+    first, last = int(digits[0] or 1), int(digits[1] or count)
+    _check(first, count, name)
+    _check(last, count, name)
     if first > last:
-        raise MediaError(f"pages {first + 1} to {last + 1} of {name} are none: turn them round")
+        raise MediaError(f"pages {first} to {last} of {name} are none: turn them round")
+    return range(first - 1, last)
+
+
+def _check(page: int, count: int, name: str, note: str = "") -> None:
+    """Refuse a page, counted from 1, that the document lacks."""
+    if not 1 <= page <= count:
+        raise MediaError(
+            f"{name} has {count} pages, so there is no page {page}{note}: choose others"
+        )
 
 
 # What follows runs in a decoding process.

@@ -2,12 +2,11 @@
 
     arguments -> steps: requests -> replies -> (text for the agent, artifact)
 
-The steps of a tool are a generator that yields the requests it wants answered, which may be asked at
-once, and is sent the replies. So sync and async calls share all but the asking.
+The steps of a tool are a generator that yields the requests it wants answered, which may be asked
+at once, and is sent the replies. So sync and async calls share all but the asking.
 """
 
 import asyncio
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -24,7 +23,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from langchain_glm4v.abilities import arun, run
 from langchain_glm4v.chat_models import ChatGLM4V
-from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError
+from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError
 from langchain_glm4v.media import pool, stopping
 from langchain_glm4v.preparation import Preparation
 
@@ -33,8 +32,9 @@ Arguments = TypeVar("Arguments", bound=BaseModel)
 NOT_CUT = ("stop", "tool_calls", None)
 """Reasons to finish of a reply that is whole."""
 
-_CUT_OFF = "\n\n(The answer was cut off here.)"
-_PLACE = re.compile(r"\{(\w+)\}")
+CUT_OFF = "\n\n(It was cut off here.)"
+"""Tells the agent that an answer is not whole."""
+
 # What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
 _EXPECTED = (GLM4VError, openai.OpenAIError)
 
@@ -148,7 +148,9 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         # LangChain has checked them, but hands on no instance; of a single text, as it came.
         schema: Any = self.args_schema
-        return schema.model_validate({**dict(zip(schema.model_fields, args, strict=False)), **kwargs})
+        return schema.model_validate(
+            {**dict(zip(schema.model_fields, args, strict=False)), **kwargs}
+        )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -212,10 +214,18 @@ def _messages(request: Request) -> list[HumanMessage]:
 
 
 def filled(template: str, **values: object) -> str:
-    """Fill the places of a prompt, such as `{question}`; other braces, and those in values, stay."""
-    return _PLACE.sub(
-        lambda place: str(values[place[1]]) if place[1] in values else place[0], template
-    )
+    """Fill the places of a prompt, such as `{question}`, as `str.format` does.
+
+    Raises:
+        RequestError: If it has other places.
+    """
+    try:
+        return template.format(**values)
+    except (LookupError, ValueError, AttributeError) as error:
+        raise RequestError(
+            f"the prompt {template!r} cannot be filled ({error!r}): its places are "
+            f"{', '.join(f'{{{name}}}' for name in values)}, and other braces are written twice"
+        ) from error
 
 
 def text_block(text: str) -> dict[str, Any]:
@@ -250,7 +260,7 @@ def answer_of(reply: Reply) -> Answer:
 
 def told(answer: Answer) -> str:
     """The answer for the agent; one that was cut off says so."""
-    return answer["answer"] + ("" if answer["finish_reason"] in NOT_CUT else _CUT_OFF)
+    return answer["answer"] + ("" if answer["finish_reason"] in NOT_CUT else CUT_OFF)
 
 
 def usage_of(answers: Sequence[Answer]) -> UsageMetadata:

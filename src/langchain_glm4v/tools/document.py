@@ -1,10 +1,11 @@
 """A tool that answers questions about documents, however long they are.
 
-A request holds as many pages as fit. Where they do not fit into one, each group of pages is asked for
-what it says of the question (map), and the answer is made of these findings (reduce): in one request,
-or in several steps where they are too many for one.
+A request holds as many pages as fit. Where they do not fit into one, each group of pages is asked
+for what it says of the question (map), and the answer is made of these findings (reduce): in one
+request, or in several steps where they are too many for one.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Collection, Generator, Sequence
@@ -14,17 +15,14 @@ from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
 
 from langchain_glm4v import profiles
-from langchain_glm4v.errors import MediaError
-from langchain_glm4v.media import document
-from langchain_glm4v.media.budget import CELL, check_count
-from langchain_glm4v.media.source import shown
+from langchain_glm4v.errors import MediaError, ReplyError
+from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.base import (
     Answer,
     Reply,
     Request,
     Steps,
-    VisionTool,
     answer_of,
     filled,
     text_block,
@@ -32,13 +30,12 @@ from langchain_glm4v.tools.base import (
     usage_of,
 )
 from langchain_glm4v.tools.image import MAX_QUESTION
-from langchain_glm4v.tools.sources import Named, Source, source
-
-PAGE_TOKENS = 2145
-"""Tokens of a page, at most: what one of A4 has in the default size."""
+from langchain_glm4v.tools.pages import PAGES, PASSWORD, PagedTool, Pages, written
+from langchain_glm4v.tools.sources import Named, source
 
 _ANSWER_TOKENS = 8192  # room for thinking and answer, where the model's `max_tokens` names none
 _LABEL_TOKENS = 32  # of the text before a page, and the marks around it
+_LEAST_ROOM = 1024  # tokens; where a question leaves less, the server's count tells
 _NOTHING = "NOTHING"
 _DASH = r"\s?[-–—]\s?"
 # "[page 3]", "[pages 3-5, 7]", "[第3页]", brackets of other kinds
@@ -63,13 +60,12 @@ class DocumentArguments(BaseModel):
     pages: str | None = Field(
         default=None,
         max_length=1000,
-        description='Which pages to read, counted from 1, such as "1,3,5-7". Leave it out to read '
-        "all.",
+        description=f"Which pages to read, {PAGES}",
     )
     password: str | None = Field(
         default=None,
         max_length=200,
-        description="Password of the document, only if the user gave one.",
+        description=PASSWORD,
     )
 
 
@@ -109,7 +105,7 @@ class DocumentArtifact(Answer):
     findings: list[Finding]
 
 
-class DocumentTool(VisionTool[DocumentArguments]):
+class DocumentTool(PagedTool[DocumentArguments]):
     """Answers questions about PDFs, slides and texts, and cites the pages.
 
     Example:
@@ -161,196 +157,147 @@ class DocumentTool(VisionTool[DocumentArguments]):
     """Whether one answer is made of what several groups of pages say. If not, the agent gets what
     was found in each, to combine it itself."""
 
-    longest_side: int = document.LONGEST_SIDE
-    """Pixels of the longer side of a page."""
-
-    page_tokens: int = PAGE_TOKENS
-    """Tokens of a page, at most; more are scaled down."""
-
-    max_pages: int = Field(default=200, ge=1)
-    """Pages that may be asked about in a call."""
-
     def _steps(self, arguments: DocumentArguments, media: Preparation) -> Steps:
         found = source(arguments.document, self.allowed_dirs)
-        name = shown(found.given)
-        password = arguments.password
         with found.at_hand("document", allow_hosts=media.allow_hosts) as path:
-            count = document.info(path, password=password, name=found.given).page_count
-            numbers = document.page_numbers(arguments.pages, count, name)
-            check_count(name, len(numbers), self.max_pages, document.CHOOSE_PAGES)
+            pages = self._pages(path, found.given, arguments.pages, arguments.password)
             room = self._room(media, arguments.question)
-            groups = self._groups([number + 1 for number in dict.fromkeys(numbers)], room, media)
+            groups = self._groups(pages.wanted, room, media.max_pages)
+            prompt = self.prompt if len(groups) == 1 else self.find_prompt
             replies = yield [
-                Request(self._content(path, found, arguments, group, groups, count), [path])
+                Request(self._content(pages, group, prompt, arguments.question), [path])
                 for group in groups
             ]
-            return (yield from self._result(arguments, groups, replies, count, room))
+        findings, answers = _found(groups, replies)
+        final, more = yield from self._final(arguments.question, findings, answers, room)
+        read = sorted(pages.wanted)
+        cited = _cited(final["answer"], read) or sorted(
+            {n for one in findings for n in one["cited"]}
+        )
+        artifact = DocumentArtifact(
+            answer=final["answer"],
+            reasoning=final["reasoning"],
+            finish_reason=final["finish_reason"],
+            usage=usage_of([*answers, *more]),
+            document=arguments.document,
+            page_count=pages.count,
+            pages=read,
+            cited=cited,
+            findings=findings,
+        )
+        rests = {"cited": written(cited) or "none", "pages": written(read), "count": pages.count}
+        return f"{told(final)}\n\n{filled(self.rests_on, **rests)}".rstrip(), artifact
 
     def _room(self, media: Preparation, question: str) -> int:
         """Tokens of a request that are left for pages or findings."""
         profile = profiles.find(self.llm.model_name) or profiles.UNKNOWN
         context = media.context_tokens or profile.context_tokens
         answer = min(self.llm.max_tokens or _ANSWER_TOKENS, context // 2)
-        prompts = (self.prompt, self.find_prompt, self.combine_prompt)
+        longest = max(self.prompt, self.find_prompt, self.combine_prompt, key=len)
         # A text has no more tokens than bytes.
-        asked = max(len(filled(prompt, question=question).encode()) for prompt in prompts)
-        return context - answer - asked
+        asked = len(longest.encode()) + len(question.encode())
+        return max(context - answer - asked, _LEAST_ROOM)
 
-    def _groups(self, pages: list[int], room: int, media: Preparation) -> list[list[int]]:
+    def _groups(self, pages: Sequence[int], room: int, max_images: int) -> list[list[int]]:
         """The pages of each request, even in number."""
         largest = min(self.page_tokens, (self.longest_side // CELL) ** 2) + _LABEL_TOKENS
-        most = max(1, min(room // largest, media.max_pages, self.pages_at_once or len(pages)))
+        most = max(1, min(room // largest, max_images, self.pages_at_once or len(pages)))
         count = math.ceil(len(pages) / most)
         ends = [len(pages) * number // count for number in range(count + 1)]
-        return [pages[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+        return [[*pages[begin:end]] for begin, end in itertools.pairwise(ends)]
 
     def _content(
-        self,
-        path: Any,
-        found: Source,
-        arguments: DocumentArguments,
-        group: Sequence[int],
-        groups: Sequence[Sequence[int]],
-        count: int,
+        self, pages: Pages, group: Sequence[int], prompt: str, question: str
     ) -> list[dict[str, Any]]:
         content = []
         for page in group:
             if self.page_label:
                 content.append(text_block(filled(self.page_label, page=page)))
-            content.append(
-                page_block(
-                    path,
-                    found.given,
-                    page,
-                    longest_side=self.longest_side,
-                    max_tokens=self.page_tokens,
-                    password=arguments.password,
-                )
-            )
-        prompt = self.prompt if len(groups) == 1 else self.find_prompt
-        values = {"question": arguments.question, "pages": written(group), "count": count}
-        return [*content, text_block(filled(prompt, **values))]
+            content.append(pages.block(page))
+        asked = filled(prompt, question=question, pages=written(group), count=pages.count)
+        return [*content, text_block(asked)]
 
-    def _result(
-        self,
-        arguments: DocumentArguments,
-        groups: Sequence[list[int]],
-        replies: Sequence[Reply],
-        count: int,
-        room: int,
-    ) -> Steps:
-        answers = []
-        findings = []
-        for group, reply in zip(groups, replies, strict=True):
-            if isinstance(reply, MediaError) and len(groups) > 1:
-                findings.append(_unread(group, reply))
-                continue
-            answer = answer_of(reply)
-            answers.append(answer)
-            findings.append(_finding(group, answer))
-        if not answers:
-            raise MediaError(findings[0]["error"])
-        telling = [finding for finding in findings if finding["answer"] or finding["error"]]
-        if len(groups) == 1:
-            final = answers[0]
-        elif not any(finding["answer"] for finding in findings):
-            final = _made("The pages say nothing of it.")
-        elif self.combine:
-            more = yield from self._combined(arguments.question, telling, room)
-            answers += more
-            final = more[-1]
-        else:
-            final = _made(_listed(telling))
-        pages = sorted(page for group in groups for page in group)
-        cited = _cited(final["answer"], pages) or sorted(
-            {page for finding in findings for page in finding["cited"]}
-        )
-        artifact = DocumentArtifact(
-            **{**final, "usage": usage_of(answers)},
-            document=arguments.document,
-            page_count=count,
-            pages=pages,
-            cited=cited,
-            findings=findings,
-        )
-        rests = filled(
-            self.rests_on, cited=written(cited) or "none", pages=written(pages), count=count
-        )
-        return f"{told(final)}\n\n{rests}".rstrip(), artifact
+    def _final(
+        self, question: str, findings: Sequence[Finding], answers: Sequence[Answer], room: int
+    ) -> Generator[Sequence[Request], Sequence[Reply], tuple[Answer, list[Answer]]]:
+        """The answer of all findings, and those of the requests that were made for it."""
+        telling = [one for one in findings if one["answer"] or one["error"]]
+        if len(findings) == 1:
+            return answers[0], []
+        if not any(one["answer"] for one in findings):
+            return _made("The pages say nothing of it."), []
+        if not self.combine:
+            return _made(_listed(telling)), []
+        combined = yield from self._combined(question, telling, room)
+        return combined[-1], combined
 
     def _combined(
         self, question: str, findings: Sequence[Finding], room: int
     ) -> Generator[Sequence[Request], Sequence[Reply], list[Answer]]:
         """The answers to each request that combines findings, that to the question last."""
         answers: list[Answer] = []
-        # Two fit into a request, so that each round leaves half as many.
-        texts = [_clipped(_listed([finding]), room // 2) for finding in findings]
+        # Two fit into a request, so that each round leaves about half as many.
+        most = room // 2 - 1
+        texts = [_clipped(_listed([finding]), most) for finding in findings]
         while True:
             packed = _packed(texts, room)
             replies = yield [
-                Request(
-                    [
-                        text_block(
-                            filled(self.combine_prompt, findings=findings_, question=question)
-                        )
-                    ]
-                )
-                for findings_ in packed
+                Request([text_block(filled(self.combine_prompt, findings=one, question=question))])
+                for one in packed
             ]
             found = [answer_of(reply) for reply in replies]
             answers += found
             if len(packed) == 1:
                 return answers
-            texts = [_clipped(told(answer), room // 2) for answer in found]
+            texts = [_clipped(told(answer), most) for answer in found]
 
 
-def page_block(path: Any, given: str, page: int, **options: Any) -> dict[str, Any]:
-    """Write a content block with a page of a document.
+def _found(
+    groups: Sequence[list[int]], replies: Sequence[Reply]
+) -> tuple[list[Finding], list[Answer]]:
+    """What each group says, and the answers of those that could be read.
 
-    Args:
-        path: The file.
-        given: What error messages call it.
-        page: Counted from 1.
-        **options: Of the block; those that are None are left out.
+    Raises:
+        MediaError: If none could.
     """
-    stated = {name: value for name, value in options.items() if value is not None}
-    return {"type": "file", "path": str(path), "filename": given, "pages": str(page), **stated}
-
-
-def written(pages: Sequence[int]) -> str:
-    """Write page numbers in short: "1-3, 7"."""
-    spans: list[list[int]] = []
-    for page in pages:
-        if spans and page == spans[-1][1] + 1:
-            spans[-1][1] = page
+    findings = []
+    answers = []
+    for group, reply in zip(groups, replies, strict=True):
+        try:
+            answer = answer_of(reply)
+        except (MediaError, ReplyError) as error:
+            if len(groups) == 1:
+                raise
+            findings.append(_finding(group, error=str(error)))
         else:
-            spans.append([page, page])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
+            findings.append(_finding(group, answer))
+            answers.append(answer)
+    if not answers:
+        raise MediaError(f"no page could be read: {findings[0]['error']}")
+    return findings, answers
 
 
 def _made(text: str) -> Answer:
     return Answer(answer=text, reasoning="", finish_reason="stop", usage=usage_of([]))
 
 
-def _finding(group: list[int], answer: Answer) -> Finding:
-    is_nothing = answer["answer"].strip(" .*\"'").upper() == _NOTHING
+def _finding(group: list[int], answer: Answer | None = None, error: str = "") -> Finding:
+    says = answer is not None and answer["answer"].strip(" .*\"'").upper() != _NOTHING
+    text = told(answer) if answer is not None and says else ""
     return Finding(
         pages=group,
         # One that cites none rests on all that it was shown.
-        cited=[] if is_nothing else _cited(answer["answer"], group) or group,
-        answer="" if is_nothing else told(answer),
-        reasoning=answer["reasoning"],
-        error="",
+        cited=(_cited(text, group) or group) if says else [],
+        answer=text,
+        reasoning=answer["reasoning"] if answer is not None else "",
+        error=error,
     )
-
-
-def _unread(group: list[int], error: MediaError) -> Finding:
-    return Finding(pages=group, cited=[], answer="", reasoning="", error=str(error))
 
 
 def _listed(findings: Sequence[Finding]) -> str:
     return "\n\n".join(
-        f"Pages {written(one['pages'])}:\n" + (one["answer"] or f"could not be read: {one['error']}")
+        f"Pages {written(one['pages'])}:\n"
+        + (one["answer"] or f"could not be read: {one['error']}")
         for one in findings
     )
 
@@ -375,7 +322,7 @@ def _packed(texts: Sequence[str], room: int) -> list[str]:
 
 def _cited(answer: str, pages: Collection[int]) -> list[int]:
     """The pages that an answer cites, of those that were read."""
-    cited = set()
+    cited: set[int] = set()
     for place in _CITED.finditer(answer):
         for span in _RANGE.finditer(place[1]):
             first, last = int(span[1]), int(span[2] or span[1])

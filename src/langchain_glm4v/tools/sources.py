@@ -75,5 +75,7 @@ def source(named: str, allowed_dirs: Collection[Path]) -> Source:
             f"{shown(named)} is neither a path nor an http(s) URL: give one of these"
         )
     if not allowed_dirs:
-        raise MediaError(f"{shown(named)} is a local file, and none may be read: give an http(s) URL")
+        raise MediaError(
+            f"{shown(named)} is a local file, and none may be read: give an http(s) URL"
+        )
     return Source(named, local_path(named, allowed_dirs))

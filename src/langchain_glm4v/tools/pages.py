@@ -1,0 +1,91 @@
+"""What the tools that read documents have in common: which pages, and how they are shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from langchain_glm4v.media import document
+from langchain_glm4v.media.budget import check_count
+from langchain_glm4v.media.source import shown
+from langchain_glm4v.tools.base import Arguments, VisionTool
+
+PAGE_TOKENS = 2145
+"""Tokens of a page, at most: what one of A4 has in the default size."""
+
+PAGES = 'counted from 1, such as "1,3,5-7". Leave it out to read all.'  # ends a description
+PASSWORD = "Password of the document, only if the user gave one."
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages of a document that an agent asks about.
+
+    Attributes:
+        path: The file.
+        name: What the agent called it.
+        count: Pages of the document.
+        wanted: Those asked about, counted from 1, each once.
+        options: Of the content block of each page.
+    """
+
+    path: Path
+    name: str
+    count: int
+    wanted: Sequence[int]
+    options: dict[str, Any]
+
+    def block(self, page: int) -> dict[str, Any]:
+        """The content block of a page."""
+        named = {"path": str(self.path), "filename": self.name}
+        return {"type": "file", **named, "pages": str(page), **self.options}
+
+
+class PagedTool(VisionTool[Arguments]):
+    """Base of the tools that read documents."""
+
+    longest_side: int = document.LONGEST_SIDE
+    """Pixels of the longer side of a page of a document."""
+
+    page_tokens: int = PAGE_TOKENS
+    """Tokens of a page of a document, at most; a larger one is scaled down."""
+
+    max_pages: int = Field(default=200, ge=1)
+    """Pages that may be asked about in a call."""
+
+    def _pages(self, path: Path, name: str, wanted: str | None, password: str | None) -> Pages:
+        """Open a document.
+
+        Args:
+            path: The file.
+            name: What the agent called it.
+            wanted: Which pages, as in "1,3,5-7"; None: all.
+            password: Of an encrypted PDF.
+
+        Raises:
+            MediaError: If it cannot be read, has no such pages, or too many are wanted.
+        """
+        count = document.info(path, password=password, name=name).page_count
+        numbers = document.page_numbers(wanted, count, shown(name))
+        once = [number + 1 for number in dict.fromkeys(numbers)]
+        check_count(shown(name), len(once), self.max_pages, document.CHOOSE_PAGES)
+        options: dict[str, Any] = {
+            "longest_side": self.longest_side,
+            "max_tokens": self.page_tokens,
+        }
+        if password is not None:
+            options["password"] = password
+        return Pages(path, name, count, once, options)
+
+
+def written(pages: Sequence[int]) -> str:
+    """Write page numbers in short: "1-3, 7"."""
+    spans: list[list[int]] = []
+    for page in pages:
+        if spans and page == spans[-1][1] + 1:
+            spans[-1][1] = page
+        else:
+            spans.append([page, page])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
