@@ -1,4 +1,4 @@
-"""LangChain's own tests of tools, on a server over HTTP that a test speaks for."""
+"""LangChain's own tests of tools that need no server, and a call on one that a test speaks for."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 from langchain_core.tools import BaseTool
-from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
+from vision_server import serving
 
 from langchain_glm4v import (
     ChatGLM4V,
@@ -17,12 +17,11 @@ from langchain_glm4v import (
     ReadTool,
     VideoTool,
 )
-from vision_server import serving
 
 MEDIA = Path(__file__).resolve().parents[2] / "examples" / "media"
 
 
-class Tools(ToolsUnitTests, ToolsIntegrationTests):
+class Tools(ToolsUnitTests):
     """All tests, of one tool."""
 
     kind: ClassVar[type[BaseTool]]

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -61,11 +61,11 @@ class Request:
 
     Attributes:
         content: Content blocks.
-        files: The local files that may be read for it.
+        folders: Directories in or below which local files may be read for it.
     """
 
     content: Sequence[Mapping[str, Any]]
-    files: Sequence[Path] = field(default=())
+    folders: Sequence[Path] = ()
 
 
 Reply: TypeAlias = AIMessage | MediaError
@@ -173,7 +173,7 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
 
     def _ask(self, request: Request) -> Reply:
         try:
-            return self.llm.invoke(_messages(request), allowed_dirs=request.files)
+            return self.llm.invoke(_messages(request), allowed_dirs=request.folders)
         except MediaError as error:
             return error
 
@@ -193,7 +193,7 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
 
     async def _aask(self, request: Request) -> Reply:
         try:
-            return await self.llm.ainvoke(_messages(request), allowed_dirs=request.files)
+            return await self.llm.ainvoke(_messages(request), allowed_dirs=request.folders)
         except MediaError as error:
             return error
 

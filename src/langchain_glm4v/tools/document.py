@@ -31,7 +31,7 @@ from langchain_glm4v.tools.base import (
 )
 from langchain_glm4v.tools.image import MAX_QUESTION
 from langchain_glm4v.tools.pages import PAGES, PASSWORD, PagedTool, Pages, written
-from langchain_glm4v.tools.sources import Named, source
+from langchain_glm4v.tools.sources import Named, at_hand, source
 
 _ANSWER_TOKENS = 8192  # room for thinking and answer, where the model's `max_tokens` names none
 _LABEL_TOKENS = 32  # of the text before a page, and the marks around it
@@ -159,13 +159,13 @@ class DocumentTool(PagedTool[DocumentArguments]):
 
     def _steps(self, arguments: DocumentArguments, media: Preparation) -> Steps:
         found = source(arguments.document, self.allowed_dirs)
-        with found.at_hand("document", allow_hosts=media.allow_hosts) as path:
-            pages = self._pages(path, found.given, arguments.pages, arguments.password)
+        with at_hand(found, "document", allow_hosts=media.allow_hosts) as here:
+            pages = self._pages(here, arguments.pages, arguments.password)
             room = self._room(media, arguments.question)
             groups = self._groups(pages.wanted, room, media.max_pages)
             prompt = self.prompt if len(groups) == 1 else self.find_prompt
             replies = yield [
-                Request(self._content(pages, group, prompt, arguments.question), [path])
+                Request(self._content(pages, group, prompt, arguments.question), here.folders)
                 for group in groups
             ]
         findings, answers = _found(groups, replies)

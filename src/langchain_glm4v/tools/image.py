@@ -84,6 +84,6 @@ class ImageTool(VisionTool[ImageArguments]):
                 content.append(text_block(filled(self.label, number=number)))
             content.append({"type": "image", **one.fields})
         content.append(text_block(filled(self.prompt, question=arguments.question)))
-        (reply,) = yield [Request(content, [path for one in sources for path in one.files])]
+        (reply,) = yield [Request(content, self.allowed_dirs)]
         answer = answer_of(reply)
         return told(answer), ImageArtifact(**answer, images=arguments.images)

@@ -22,7 +22,7 @@ from langchain_glm4v.tools.base import (
     filled,
     text_block,
 )
-from langchain_glm4v.tools.sources import Named, source
+from langchain_glm4v.tools.sources import Named, at_hand, source
 
 _SEVERAL = re.compile(r"[,;、;\n]")
 
@@ -104,11 +104,12 @@ class LocateTool(VisionTool[LocateArguments]):
         several = _SEVERAL.search(arguments.target)
         prompt = self.label_prompt if several else self.prompt
         question = text_block(filled(prompt, target=arguments.target))
-        with found.at_hand("picture", allow_hosts=media.allow_hosts) as path:
-            (reply,) = yield [Request([{"type": "image", "path": str(path)}, question], [path])]
+        with at_hand(found, "picture", allow_hosts=media.allow_hosts) as here:
+            picture_block = {"type": "image", **here.fields}
+            (reply,) = yield [Request([picture_block, question], here.folders)]
             answer = answer_of(reply)
             boxes = [box for box in map(Box.clipped, _boxes(reply)) if box is not None]
-            drawn = draw(path, boxes)
+            drawn = draw(here.path, boxes)
         width, height = drawn.size
         drawn.thumbnail((self.picture_side, self.picture_side))
         picture = base64.b64encode(image.to_png(drawn)).decode() if boxes else ""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -11,6 +10,7 @@ from langchain_glm4v.media import document
 from langchain_glm4v.media.budget import check_count
 from langchain_glm4v.media.source import shown
 from langchain_glm4v.tools.base import Arguments, VisionTool
+from langchain_glm4v.tools.sources import Here
 
 PAGE_TOKENS = 2145
 """Tokens of a page, at most: what one of A4 has in the default size."""
@@ -24,22 +24,20 @@ class Pages:
     """Pages of a document that an agent asks about.
 
     Attributes:
-        path: The file.
-        name: What the agent called it.
+        here: The document's file.
         count: Pages of the document.
         wanted: Those asked about, counted from 1, each once.
         options: Of the content block of each page.
     """
 
-    path: Path
-    name: str
+    here: Here
     count: int
     wanted: Sequence[int]
     options: dict[str, Any]
 
     def block(self, page: int) -> dict[str, Any]:
         """The content block of a page."""
-        named = {"path": str(self.path), "filename": self.name}
+        named = {**self.here.fields, "filename": self.here.given}
         return {"type": "file", **named, "pages": str(page), **self.options}
 
 
@@ -55,29 +53,29 @@ class PagedTool(VisionTool[Arguments]):
     max_pages: int = Field(default=200, ge=1)
     """Pages that may be asked about in a call."""
 
-    def _pages(self, path: Path, name: str, wanted: str | None, password: str | None) -> Pages:
-        """Open a document.
+    def _pages(self, here: Here, wanted: str | None, password: str | None) -> Pages:
+        """Look at a document.
 
         Args:
-            path: The file.
-            name: What the agent called it.
+            here: Its file.
             wanted: Which pages, as in "1,3,5-7"; None: all.
             password: Of an encrypted PDF.
 
         Raises:
             MediaError: If it cannot be read, has no such pages, or too many are wanted.
         """
-        count = document.info(path, password=password, name=name).page_count
-        numbers = document.page_numbers(wanted, count, shown(name))
+        count = document.info(here.path, password=password, name=here.given).page_count
+        name = shown(here.given)
+        numbers = document.page_numbers(wanted, count, name)
         once = [number + 1 for number in dict.fromkeys(numbers)]
-        check_count(shown(name), len(once), self.max_pages, document.CHOOSE_PAGES)
+        check_count(name, len(once), self.max_pages, document.CHOOSE_PAGES)
         options: dict[str, Any] = {
             "longest_side": self.longest_side,
             "max_tokens": self.page_tokens,
         }
         if password is not None:
             options["password"] = password
-        return Pages(path, name, count, once, options)
+        return Pages(here, count, once, options)
 
 
 def written(pages: Sequence[int]) -> str:

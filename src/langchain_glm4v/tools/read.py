@@ -24,7 +24,7 @@ from langchain_glm4v.tools.base import (
     usage_of,
 )
 from langchain_glm4v.tools.pages import PAGES, PASSWORD, PagedTool
-from langchain_glm4v.tools.sources import Named, source
+from langchain_glm4v.tools.sources import Named, at_hand, source
 
 # Models put a fence around all of it, though nobody asked for code.
 _FENCED = re.compile(r"```(?:markdown|md|html)?\n(.*)\n```", re.DOTALL)
@@ -110,23 +110,21 @@ class ReadTool(PagedTool[ReadArguments]):
 
     def _steps(self, arguments: ReadArguments, media: Preparation) -> Steps:
         found = source(arguments.source, self.allowed_dirs)
-        with found.at_hand("medium", allow_hosts=media.allow_hosts) as path:
-            match media.recognised(path).kind:
+        with at_hand(found, "medium", allow_hosts=media.allow_hosts) as here:
+            match media.recognised(here.path).kind:
                 case "picture":
                     count, pages = 1, [1]
-                    blocks: list[dict[str, Any]] = [{"type": "image", "path": str(path)}]
+                    blocks: list[dict[str, Any]] = [{"type": "image", **here.fields}]
                 case "document":
-                    found_pages = self._pages(
-                        path, found.given, arguments.pages, arguments.password
-                    )
-                    count, pages = found_pages.count, [*found_pages.wanted]
-                    blocks = [*map(found_pages.block, pages)]
+                    asked = self._pages(here, arguments.pages, arguments.password)
+                    count, pages = asked.count, [*asked.wanted]
+                    blocks = [*map(asked.block, pages)]
                 case "video":
                     raise UnsupportedMediaError(
                         f"{shown(found.given)} is a video: give an image or a document"
                     )
             prompt = text_block(self.prompt)
-            replies = yield [Request([block, prompt], [path]) for block in blocks]
+            replies = yield [Request([block, prompt], here.folders) for block in blocks]
             return self._result(arguments, count, pages, replies)
 
     def _result(

@@ -113,9 +113,9 @@ class VideoTool(VisionTool[VideoArguments]):
             **found.fields,
             **{name: value for name, value in options.items() if value is not None},
         }
-        seen = planned(block, replace(media, allowed_dirs=found.files))
+        seen = planned(block, replace(media, allowed_dirs=found.folders))
         question = text_block(filled(self.prompt, question=arguments.question))
-        (reply,) = yield [Request([block, question], found.files)]
+        (reply,) = yield [Request([block, question], found.folders)]
         answer = answer_of(reply)
         shift = arguments.start if media.video == "mp4" else 0.0
         artifact = VideoArtifact(
