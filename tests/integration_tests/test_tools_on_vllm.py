@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCa
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import BaseTool
 from PIL import Image, ImageDraw, ImageFont
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from langchain_glm4v import (
     Box,
@@ -104,11 +104,9 @@ def tools(model: ChatGLM4V, folder: Path) -> list[BaseTool]:
     return [
         ImageTool(**shared),
         VideoTool(**shared),
-        DocumentTool(
-            **small, pages_at_once=1, combine=False, page_label="", find_prompt="{question}"
-        ),
+        DocumentTool(**small, pages_at_once=1, combine=False, find_prompt="{question}"),
         LocateTool(**shared),
-        ReadTool(**small, prompt="Convert this page to Markdown."),
+        ReadTool(**small),
     ]
 
 
@@ -243,7 +241,7 @@ def where_is(rng: random.Random, folder: Path) -> Task:
     )
 
 
-FIELDS = {
+FIELDS: Mapping[str, Callable[[random.Random], str]] = {
     "Room": lambda rng: str(rng.randint(100, 999)),
     "City": lambda rng: rng.choice(["Lisbon", "Berlin", "Oslo"]),
     "Invoice": lambda rng: str(rng.randint(1000, 9999)),
@@ -333,6 +331,29 @@ async def test_agents_see_through_the_tools(model: ChatGLM4V, tmp_path: Path) ->
     print(f"{len(results) - len(wrong)} of {len(results)} tasks are right; not: {wrong}")
     assert len(results) == 20
     assert len(wrong) <= 2, wrong
+
+
+class Bare(BaseModel):
+    """Arguments in the form that the miniature has learnt."""
+
+    source: str
+
+
+def test_the_miniature_plans_and_sees(
+    model: ChatGLM4V, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "a.png", ["Total: 14.30"])
+    reader = ReadTool(
+        llm=model, allowed_dirs=(tmp_path,), args_schema=Bare, description="Read all text."
+    )
+    agent: Any = create_agent(model, [reader])
+    asked = {"messages": [HumanMessage("Use read_text with source = a.png.")]}
+    _, call, result, answer = agent.invoke(asked)["messages"]
+    assert [(one["name"], one["args"]) for one in call.tool_calls] == [
+        ("read_text", {"source": "a.png"})
+    ]
+    assert result.content == answer.text == "Total: 14.30"
 
 
 # --- hostile documents ---

@@ -129,16 +129,22 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
                 return scope.bound(self._worked)(arguments)
             except (CancelledError, openai.APITimeoutError) as error:
                 if scope.left <= 0:
-                    raise TimeoutError from error
+                    raise self._too_long() from error
                 raise
 
     async def _arun(self, *args: Any, **kwargs: Any) -> Result:
         arguments = self._arguments(args, kwargs)
+        limit = asyncio.timeout(self.timeout)
         with self._told():
-            async with asyncio.timeout(self.timeout):
-                media = replace(await self.llm.aget_preparation(), allowed_dirs=())
-                with _ended(self._steps(arguments, media)) as steps:
-                    return await arun(steps, self._aanswers, in_thread=True)
+            try:
+                async with limit:
+                    media = replace(await self.llm.aget_preparation(), allowed_dirs=())
+                    with _ended(self._steps(arguments, media)) as steps:
+                        return await arun(steps, self._aanswers, in_thread=True)
+            except TimeoutError as error:
+                if limit.expired():
+                    raise self._too_long() from error
+                raise
 
     def _worked(self, arguments: Arguments) -> Result:
         media = replace(self.llm.get_preparation(), allowed_dirs=())
@@ -146,24 +152,25 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
             return run(steps, self._answers)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        # LangChain has checked them, but hands on no instance; of a single text, as it came.
-        schema: Any = self.args_schema
-        return schema.model_validate(
-            {**dict(zip(schema.model_fields, args, strict=False)), **kwargs}
-        )
+        # LangChain has checked them, but hands on no instance; of a single text, as it came. By the
+        # class's own schema, so that an instance may show models a narrower one.
+        schema: Any = type(self).model_fields["args_schema"].default
+        named = dict(zip(schema.model_fields, args, strict=False))
+        return schema.model_validate({**named, **kwargs})
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Around a call: expected errors as LangChain's, which become texts for the agent."""
         try:
             yield
-        except TimeoutError as error:
-            raise ToolException(
-                f"{self.name} took more than {self.timeout:g} s and was stopped: ask about less at "
-                "once, such as fewer pages, a shorter part or smaller pictures"
-            ) from error
         except _EXPECTED as error:
             raise ToolException(" ".join(str(error).split()) or type(error).__name__) from error
+
+    def _too_long(self) -> ToolException:
+        return ToolException(
+            f"{self.name} took more than {self.timeout:g} s and was stopped: ask about less at "
+            "once, such as fewer pages, a shorter part or smaller pictures"
+        )
 
     def _answers(self, requests: Sequence[Request]) -> list[Reply]:
         numbers = range(len(requests))
@@ -184,12 +191,12 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
             async with slots:
                 return await self._aask(request)
 
+        tasks = [asyncio.ensure_future(asked(request)) for request in requests]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(asked(request)) for request in requests]
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
+            return await asyncio.gather(*tasks)
+        finally:  # after an error, nobody waits for the others
+            for task in tasks:
+                task.cancel()
 
     async def _aask(self, request: Request) -> Reply:
         try:

@@ -96,10 +96,7 @@ class ReadTool(PagedTool[ReadArguments]):
     )
     args_schema: ArgsSchema | None = ReadArguments
 
-    prompt: str = (
-        "Convert this page to Markdown, word for word. Write tables as HTML, formulas as LaTeX. "
-        "Answer with the text of the page alone."
-    )
+    prompt: str = "Convert this page to Markdown. Write tables as HTML."
     """What the model is asked about each page."""
 
     heading: str = "## Page {page}"
