@@ -1,5 +1,6 @@
 """LangChain's own tests of tools that need no server, and a call on one that a test speaks for."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,6 +51,11 @@ class Tools(ToolsUnitTests):
         call = {"name": tool.name, "args": self.arguments, "id": "1", "type": "tool_call"}
         assert (await tool.ainvoke(call)).status == "success"
         assert all(argument["description"] for argument in tool.args.values())
+
+    def test_its_schema_has_nothing_that_burdens_a_prompt(self, tool: BaseTool) -> None:
+        told = json.dumps(tool.get_input_jsonschema())
+        assert "Length" not in told
+        assert "anyOf" not in told
 
 
 class TestImageTool(Tools):

@@ -18,6 +18,7 @@ from langchain_glm4v import profiles
 from langchain_glm4v.errors import MediaError, ReplyError
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import PAGES, PASSWORD, Brief, Named, Question
 from langchain_glm4v.tools.base import (
     Answer,
     Reply,
@@ -29,9 +30,8 @@ from langchain_glm4v.tools.base import (
     told,
     usage_of,
 )
-from langchain_glm4v.tools.image import MAX_QUESTION
-from langchain_glm4v.tools.pages import PAGES, PASSWORD, PagedTool, Pages, written
-from langchain_glm4v.tools.sources import Named, at_hand, source
+from langchain_glm4v.tools.pages import PagedTool, Pages, written
+from langchain_glm4v.tools.sources import at_hand, source
 
 _ANSWER_TOKENS = 8192  # room for thinking and answer, where the model's `max_tokens` names none
 _LABEL_TOKENS = 32  # of the text before a page, and the marks around it
@@ -52,19 +52,15 @@ class DocumentArguments(BaseModel):
     document: Named = Field(
         description="Path or http(s) URL of the document, exactly as the user gave it."
     )
-    question: str = Field(
-        min_length=1,
-        max_length=MAX_QUESTION,
+    question: Question = Field(
         description="What to find out, in one clear sentence that makes sense on its own.",
     )
-    pages: str | None = Field(
-        default=None,
-        max_length=1000,
+    pages: Brief = Field(
+        default="",
         description=f"Which pages to read, {PAGES}",
     )
-    password: str | None = Field(
-        default=None,
-        max_length=200,
+    password: Brief = Field(
+        default="",
         description=PASSWORD,
     )
 

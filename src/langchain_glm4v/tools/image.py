@@ -1,11 +1,12 @@
 """A tool that looks at pictures."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from langchain_core.tools import ArgsSchema
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
 from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import NamedSeveral, Question
 from langchain_glm4v.tools.base import (
     Answer,
     Request,
@@ -16,28 +17,18 @@ from langchain_glm4v.tools.base import (
     text_block,
     told,
 )
-from langchain_glm4v.tools.sources import Named, source
-
-MAX_QUESTION = 20_000
-"""Characters of a question, at most."""
+from langchain_glm4v.tools.sources import source
 
 
 class ImageArguments(BaseModel):
     """Arguments of `ImageTool`."""
 
-    images: Annotated[
-        list[Named],
-        # Models forget the brackets of a list of one.
-        BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
-    ] = Field(
-        min_length=1,
+    images: NamedSeveral = Field(
         description="Paths or http(s) URLs of the images, exactly as the user gave them. "
         "Give all that are to be compared in one call.",
     )
-    question: str = Field(
+    question: Question = Field(
         default="Describe this image.",
-        min_length=1,
-        max_length=MAX_QUESTION,
         description="What to find out, in one clear sentence. Of several images, say which one is "
         "meant: the first, the second.",
     )

@@ -12,6 +12,7 @@ from langchain_glm4v.drawing import draw
 from langchain_glm4v.grounding import LABEL_PROMPT, LOCATE_PROMPT, Box, find_boxes
 from langchain_glm4v.media import image
 from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import Named, Question
 from langchain_glm4v.tools.base import (
     Answer,
     Reply,
@@ -22,7 +23,7 @@ from langchain_glm4v.tools.base import (
     filled,
     text_block,
 )
-from langchain_glm4v.tools.sources import Named, at_hand, source
+from langchain_glm4v.tools.sources import at_hand, source
 
 _SEVERAL = re.compile(r"[,;、;\n]")
 
@@ -33,9 +34,7 @@ class LocateArguments(BaseModel):
     image: Named = Field(
         description="Path or http(s) URL of the image, exactly as the user gave it."
     )
-    target: str = Field(
-        min_length=1,
-        max_length=1000,
+    target: Question = Field(
         description="What to find, such as: the red circle. Describe one thing so that no other is "
         "meant; separate several by commas.",
     )

@@ -15,9 +15,6 @@ from langchain_glm4v.tools.sources import Here
 PAGE_TOKENS = 2145
 """Tokens of a page, at most: what one of A4 has in the default size."""
 
-PAGES = 'counted from 1, such as "1,3,5-7". Leave it out to read all.'  # ends a description
-PASSWORD = "Password of the document, only if the user gave one."
-
 
 @dataclass(frozen=True, slots=True)
 class Pages:
@@ -53,27 +50,27 @@ class PagedTool(VisionTool[Arguments]):
     max_pages: int = Field(default=200, ge=1)
     """Pages that may be asked about in a call."""
 
-    def _pages(self, here: Here, wanted: str | None, password: str | None) -> Pages:
+    def _pages(self, here: Here, wanted: str, password: str) -> Pages:
         """Look at a document.
 
         Args:
             here: Its file.
-            wanted: Which pages, as in "1,3,5-7"; None: all.
-            password: Of an encrypted PDF.
+            wanted: Which pages, as in "1,3,5-7"; "" for all.
+            password: Of an encrypted PDF; "" for none.
 
         Raises:
             MediaError: If it cannot be read, has no such pages, or too many are wanted.
         """
-        count = document.info(here.path, password=password, name=here.given).page_count
+        count = document.info(here.path, password=password or None, name=here.given).page_count
         name = shown(here.given)
-        numbers = document.page_numbers(wanted, count, name)
+        numbers = document.page_numbers(wanted or None, count, name)
         once = [number + 1 for number in dict.fromkeys(numbers)]
         check_count(name, len(once), self.max_pages, document.CHOOSE_PAGES)
         options: dict[str, Any] = {
             "longest_side": self.longest_side,
             "max_tokens": self.page_tokens,
         }
-        if password is not None:
+        if password:
             options["password"] = password
         return Pages(here, count, once, options)
 

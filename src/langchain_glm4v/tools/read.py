@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from langchain_glm4v.errors import MediaError, ReplyError, UnsupportedMediaError
 from langchain_glm4v.media.source import shown
 from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import PAGES, PASSWORD, Brief, Named
 from langchain_glm4v.tools.base import (
     CUT_OFF,
     NOT_CUT,
@@ -23,8 +24,8 @@ from langchain_glm4v.tools.base import (
     text_block,
     usage_of,
 )
-from langchain_glm4v.tools.pages import PAGES, PASSWORD, PagedTool
-from langchain_glm4v.tools.sources import Named, at_hand, source
+from langchain_glm4v.tools.pages import PagedTool
+from langchain_glm4v.tools.sources import at_hand, source
 
 # Models put a fence around all of it, though nobody asked for code.
 _FENCED = re.compile(r"```(?:markdown|md|html)?\n(.*)\n```", re.DOTALL)
@@ -36,14 +37,12 @@ class ReadArguments(BaseModel):
     source: Named = Field(
         description="Path or http(s) URL of the image or document, exactly as the user gave it."
     )
-    pages: str | None = Field(
-        default=None,
-        max_length=1000,
+    pages: Brief = Field(
+        default="",
         description=f"Of a document: which pages to read, {PAGES}",
     )
-    password: str | None = Field(
-        default=None,
-        max_length=200,
+    password: Brief = Field(
+        default="",
         description=PASSWORD,
     )
 

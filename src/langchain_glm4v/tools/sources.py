@@ -4,16 +4,11 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import StringConstraints
+from typing import Any
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media.allowed_dirs import local_path
 from langchain_glm4v.media.source import is_remote, local_file, read, scheme, shown
-
-Named = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096)]
-"""A path or URL, as a model writes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_glm4v.media_plan import MediumPlan, planned
 from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import Named, Question, Second
 from langchain_glm4v.tools.base import (
     Answer,
     Request,
@@ -20,8 +21,7 @@ from langchain_glm4v.tools.base import (
     text_block,
     told,
 )
-from langchain_glm4v.tools.image import MAX_QUESTION
-from langchain_glm4v.tools.sources import Named, source
+from langchain_glm4v.tools.sources import source
 
 _TIME = r"\d{1,6}(?:\.\d{1,3})?"
 _SPAN = rf"{_TIME}(?:\s?[-–]\s?{_TIME})?"
@@ -40,21 +40,17 @@ class VideoArguments(BaseModel):
     video: Named = Field(
         description="Path or http(s) URL of the video, exactly as the user gave it."
     )
-    question: str = Field(
+    question: Question = Field(
         default="Describe this video.",
-        min_length=1,
-        max_length=MAX_QUESTION,
         description="What to find out, in one clear sentence, such as: At which second does a dog "
         "appear?",
     )
-    start: float = Field(
+    start: Second = Field(
         default=0.0,
-        ge=0,
         description="Second at which to begin. Leave it out to watch from the start.",
     )
-    end: float | None = Field(
+    end: Second = Field(
         default=None,
-        gt=0,
         description="Second at which to end. Leave it out to watch to the end. A short part is "
         "seen in more detail.",
     )
@@ -107,7 +103,8 @@ class VideoTool(VisionTool[VideoArguments]):
 
     def _steps(self, arguments: VideoArguments, media: Preparation) -> Steps:
         found = source(arguments.video, self.allowed_dirs)
-        options = {"start": arguments.start, "end": arguments.end, "fps": self.fps}
+        start = arguments.start or 0.0
+        options = {"start": start, "end": arguments.end, "fps": self.fps}
         block: dict[str, Any] = {
             "type": "video",
             **found.fields,
@@ -117,7 +114,7 @@ class VideoTool(VisionTool[VideoArguments]):
         question = text_block(filled(self.prompt, question=arguments.question))
         (reply,) = yield [Request([block, question], found.folders)]
         answer = answer_of(reply)
-        shift = arguments.start if media.video == "mp4" else 0.0
+        shift = start if media.video == "mp4" else 0.0
         artifact = VideoArtifact(
             **answer,
             video=arguments.video,
