@@ -59,11 +59,12 @@ _MARKUP = re.compile(r"</?\w++[^<>]*+>")
 _OPENING = " \t\r\n[({<'\""
 _AROUND = " \t\r\n:=:—–-*_#`|<>,,;;"
 _IN_CHINESE = re.compile(r"(?:的?(?:位置|坐标|边界框|检测框))?(?:位于|是|为|在)?\Z")
-# Words that lead to a box and do not say what is in it. "A" may be a name.
+# Words that lead to a box and do not say what is in it.
 _FILLER = re.compile(
-    r"a|(?i:an|and|answer|are|as|at|b?box|bboxes|boxes|b?box_2ds?|(?:start|end)_box|bounding(?:_box)?"
+    r"(?:an?|and|answer|are|as|at|b?box|bboxes|boxes|b?box_2ds?|(?:start|end)_box|bounding(?:_box)?"
     r"|by|coord(?:inate)?s?|final|for|found|from|has|have|here|image|in|is|it|its|json|located"
-    r"|location|of|on|picture|position|region|result|that|the|there|this|to|visible|was|were|with)"
+    r"|location|of|on|picture|position|region|result|that|the|there|this|to|visible|was|were|with)",
+    re.IGNORECASE,
 )
 _LONGEST_LABEL = 100  # characters; what is longer is no label
 
@@ -102,8 +103,13 @@ class Box:
             label: What is in it.
         """
         left, top, right, bottom = pixels
-        across, down = SIDE / width, SIDE / height
-        return cls(left * across, top * down, right * across, bottom * down, label)
+        return cls(
+            left * SIDE / width,
+            top * SIDE / height,
+            right * SIDE / width,
+            bottom * SIDE / height,
+            label,
+        )
 
     def __iter__(self) -> Iterator[float]:
         return iter((self.left, self.top, self.right, self.bottom))
@@ -231,9 +237,9 @@ def _leading(text: str) -> str:
     if len(text) > 2 * _LONGEST_LABEL:
         return ""
     words = _IN_CHINESE.sub("", text.strip(_AROUND + _OPENING)).split()
-    while words and _FILLER.fullmatch(words[0]):
+    while words and words != ["A"] and _FILLER.fullmatch(words[0]):  # "A" may be a name
         del words[0]
-    while words and _FILLER.fullmatch(words[-1]):
+    while words and words != ["A"] and _FILLER.fullmatch(words[-1]):
         del words[-1]
     return _plain(" ".join(words))
 

@@ -1,5 +1,6 @@
 """JSON as models write it: in fences, as Python's literals, or not whole yet."""
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -32,13 +33,8 @@ def loads(text: str) -> Any:
     except ValueError:
         if bare.startswith("{{") and bare.endswith("}}"):
             bare = bare[1:-1]
-        rewritten = _PYTHON.sub(_as_json, bare)
-        if rewritten == text:
-            raise
-        try:
-            return json.loads(rewritten, strict=False)
-        except ValueError:
-            pass  # then the reason of the text as it stands is told
+        with contextlib.suppress(ValueError):  # then the text as it stands is what is wrong
+            return json.loads(_PYTHON.sub(_as_json, bare), strict=False)
         raise
 
 

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 import pydantic.v1
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -22,7 +20,6 @@ from typing_extensions import TypedDict
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.abilities import Answer, Question
 from langchain_glm4v.grounding import Box
-from langchain_glm4v.lenient_json import partial_json
 from langchain_glm4v.output_parsers import (
     AnswerParser,
     BoxOutputParser,
@@ -303,71 +300,6 @@ def test_long_answers_take_linear_time(text: str) -> None:
             json.loads(text)
     else:
         assert values[-1] == json.loads(text)
-
-
-# --- unfinished JSON ---
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-def is_part(part: Any, whole: Any) -> bool:
-    """Whether all that `part` tells is the begin of what `whole` tells."""
-    match part, whole:
-        case dict(), dict():
-            return all(key in whole and is_part(part[key], whole[key]) for key in part)
-        case list(), list():
-            return len(part) <= len(whole) and all(map(is_part, part, whole))
-        case str(), str():
-            return whole.startswith(part)
-        case bool() | None, _:
-            return part is whole
-        case int() | float(), int() | float():
-            return True  # more digits may come
-    return False
-
-
-@given(json_values.map(lambda value: [value]), st.booleans(), st.data())
-def test_every_begin_of_json_tells_a_part(
-    value: Any, ascii_only: bool, data: st.DataObject
-) -> None:
-    text = json.dumps(value, ensure_ascii=ascii_only)
-    at = data.draw(st.integers(1, len(text)))
-    if ascii_only and "\\ud" in text[:at]:
-        return  # half of a surrogate pair is a character of its own
-    assert is_part(partial_json(text[:at]), value)
-    assert partial_json(text) == value
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ('{"a": 1, "b', {"a": 1}),
-        ('{"a": 1, "b":', {"a": 1}),
-        ('{"a": 1,', {"a": 1}),
-        ('{"a": {"b": [1, {"c": tru', {"a": {"b": [1, {}]}}),
-        ('{"a": [1, 2] x', {"a": [1, 2]}),
-        ('{"a": "x\\', {"a": "x"}),
-        ('{"a": "x\\u00', {"a": "x"}),
-        ('{"a": "x\\\\', {"a": "x\\"}),
-        ('{"a": "x\\"', {"a": 'x"'}),
-        ('{"a": "}], ', {"a": "}], "}),
-        ('{"a": "x\ny', {"a": "x\ny"}),
-        ('"x', "x"),
-        ("12", 12),
-    ],
-)
-def test_begins(text: str, value: Any) -> None:
-    assert partial_json(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "tr", "Hello", "{]", "}", '{"a":1}}'])
-def test_no_begin_of_json(text: str) -> None:
-    with pytest.raises(ValueError, match=r"Expecting|closes nothing"):
-        partial_json(text)
 
 
 # --- choices ---
