@@ -11,7 +11,6 @@ import random
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -343,15 +342,16 @@ def test_the_miniature_plans_and_sees(
     model: ChatGLM4V, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_lines(tmp_path / "a.png", ["Total: 14.30"])
+    # It copies a word into a call, and stumbles over a longer name.
+    Path(write_lines(tmp_path / "slip.png", ["Total: 14.30"])).rename("bread")
     reader = ReadTool(
         llm=model, allowed_dirs=(tmp_path,), args_schema=Bare, description="Read all text."
     )
     agent: Any = create_agent(model, [reader])
-    asked = {"messages": [HumanMessage("Use read_text with source = a.png.")]}
+    asked = {"messages": [HumanMessage("Use read_text with source = bread.")]}
     _, call, result, answer = agent.invoke(asked)["messages"]
     assert [(one["name"], one["args"]) for one in call.tool_calls] == [
-        ("read_text", {"source": "a.png"})
+        ("read_text", {"source": "bread"})
     ]
     assert result.content == answer.text == "Total: 14.30"
 
@@ -431,21 +431,23 @@ def test_an_agent_that_obeys_a_hostile_document_reads_nothing_else(
 # --- calls that nobody waits for ---
 
 
-def metrics(server: GLM4VServer) -> Counter[str]:
-    """Requests that run, and those that ended, by their reason."""
+def metric(server: GLM4VServer, name: str) -> int:
+    """A metric of the server, over all its labels."""
     connection = http.client.HTTPConnection(server.base_url.split("/")[2])
     connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {server.api_key}"})
     text = connection.getresponse().read().decode()
     connection.close()
-    found: Counter[str] = Counter()
-    for name, labels, value in re.findall(r"^vllm:(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
-        reason = re.search(r'finished_reason="(\w+)"', labels)
-        found[f"{name} {reason[1]}" if reason else name] += round(float(value))
-    return found
+    found = re.findall(rf"^vllm:{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+    return round(sum(map(float, found)))
 
 
 def running(server: GLM4VServer) -> int:
-    return metrics(server)["num_requests_running"]
+    return metric(server, "num_requests_running")
+
+
+def answered(server: GLM4VServer) -> int:
+    """How many requests the server has answered to their end."""
+    return metric(server, "request_success_total")
 
 
 def seconds_until(is_so: Callable[[], bool]) -> float:
@@ -469,15 +471,14 @@ async def test_an_abandoned_call_frees_its_slots(
 ) -> None:
     path = write_document(tmp_path / "pages.pdf", [["Room: 214"]] * pages)
     tool = ReadTool(llm=endless, allowed_dirs=(tmp_path,), longest_side=392)
-    before = metrics(server)
+    before = answered(server)
     task = asyncio.ensure_future(tool.ainvoke({"source": path}))
     await asyncio.to_thread(seconds_until, lambda: running(server) == pages)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     print("freed in", await asyncio.to_thread(seconds_until, lambda: running(server) == 0), "s")
-    aborted = "request_success_total abort"
-    assert metrics(server)[aborted] - before[aborted] == pages
+    assert answered(server) == before
 
 
 @pytest.mark.parametrize("pages", [1, 3])
@@ -486,12 +487,11 @@ def test_a_call_that_takes_too_long_frees_its_slots(
 ) -> None:
     path = write_document(tmp_path / "pages.pdf", [["Room: 214"]] * pages)
     tool = ReadTool(llm=endless, allowed_dirs=(tmp_path,), longest_side=392, timeout=3)
-    before = metrics(server)
+    before = answered(server)
     message = tool.invoke(
         {"name": tool.name, "args": {"source": path}, "id": "1", "type": "tool_call"}
     )
     print("freed in", seconds_until(lambda: running(server) == 0), "s")
     assert message.status == "error"
     assert "took more than 3 s and was stopped" in message.content
-    aborted = "request_success_total abort"
-    assert metrics(server)[aborted] - before[aborted] == pages
+    assert answered(server) == before
