@@ -313,6 +313,10 @@ def test_a_page_that_cannot_be_read_costs_itself_alone(serve: Serve, folder: Pat
     assert [bool(one["error"]) for one in read.artifact["pages"]] == [False, True, False]
     assert "## Page 2\n\n(could not be read: page 2 of" in str(read.content)
     assert str(read.content).endswith("## Page 3\n\nText.")
+    silent = serve(lambda _: answer("NOTHING"))
+    shared["llm"] = silent.model()
+    told = call(DocumentTool(**shared, pages_at_once=1), document=str(path), question="?").content
+    assert str(told).startswith("The pages say nothing of it.\n\nPages 2:\ncould not be read: ")
     only = failed(DocumentTool(**shared), document=str(path), question="?", pages="2")
     assert "more than 200 times the other" in only
 

@@ -167,9 +167,8 @@ class DocumentTool(PagedTool[DocumentArguments]):
         findings, answers = _found(groups, replies)
         final, more = yield from self._final(arguments.question, findings, answers, room)
         read = sorted(pages.wanted)
-        cited = _cited(final["answer"], read) or sorted(
-            {n for one in findings for n in one["cited"]}
-        )
+        noted = {page for finding in findings for page in finding["cited"]}
+        cited = _cited(final["answer"], read) or sorted(noted)
         artifact = DocumentArtifact(
             answer=final["answer"],
             reasoning=final["reasoning"],
@@ -217,11 +216,11 @@ class DocumentTool(PagedTool[DocumentArguments]):
         self, question: str, findings: Sequence[Finding], answers: Sequence[Answer], room: int
     ) -> Generator[Sequence[Request], Sequence[Reply], tuple[Answer, list[Answer]]]:
         """The answer of all findings, and those of the requests that were made for it."""
-        telling = [one for one in findings if one["answer"] or one["error"]]
         if len(findings) == 1:
             return answers[0], []
+        telling = [one for one in findings if one["answer"] or one["error"]]
         if not any(one["answer"] for one in findings):
-            return _made("The pages say nothing of it."), []
+            return _made(f"The pages say nothing of it.\n\n{_listed(telling)}".rstrip()), []
         if not self.combine:
             return _made(_listed(telling)), []
         combined = yield from self._combined(question, telling, room)
