@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ServerUnreachableError,
     )
     from langchain_glm4v.chat_models import ChatGLM4V
+    from langchain_glm4v.drawing import crop, draw
     from langchain_glm4v.errors import (
         EngineNotInstalledError,
         GLM4VError,
@@ -36,25 +37,38 @@ if TYPE_CHECKING:
         UnsupportedMediaError,
         WeightsError,
     )
-    from langchain_glm4v.grounding import Box
+    from langchain_glm4v.grounding import Box, find_boxes
     from langchain_glm4v.media_plan import MediaPlan, MediumPlan, plan
     from langchain_glm4v.questions import question_about
     from langchain_glm4v.server import GLM4VServer
+    from langchain_glm4v.tools import (
+        DocumentTool,
+        GLM4VToolkit,
+        ImageTool,
+        LocateTool,
+        ReadTool,
+        VideoTool,
+    )
 
 __all__ = [
     "Box",
     "ChatGLM4V",
     "ContextLengthError",
+    "DocumentTool",
     "EngineNotInstalledError",
     "GLM4VError",
     "GLM4VServer",
+    "GLM4VToolkit",
     "GpuError",
+    "ImageTool",
+    "LocateTool",
     "MediaError",
     "MediaNotFoundError",
     "MediaPlan",
     "MediumPlan",
     "ModelNotFoundError",
     "PortInUseError",
+    "ReadTool",
     "ReplyError",
     "RequestError",
     "SelfCheckError",
@@ -67,8 +81,12 @@ __all__ = [
     "TooManyImagesError",
     "UnsupportedByServerError",
     "UnsupportedMediaError",
+    "VideoTool",
     "WeightsError",
     "__version__",
+    "crop",
+    "draw",
+    "find_boxes",
     "plan",
     "question_about",
 ]
@@ -78,11 +96,20 @@ _MODULES = {
     "Box": "grounding",
     "ChatGLM4V": "chat_models",
     "ContextLengthError": "call_errors",
+    "DocumentTool": "tools",
     "GLM4VServer": "server",
+    "GLM4VToolkit": "tools",
+    "ImageTool": "tools",
+    "LocateTool": "tools",
     "MediaPlan": "media_plan",
     "MediumPlan": "media_plan",
+    "ReadTool": "tools",
     "ServerTimeoutError": "call_errors",
     "ServerUnreachableError": "call_errors",
+    "VideoTool": "tools",
+    "crop": "drawing",
+    "draw": "drawing",
+    "find_boxes": "grounding",
     "plan": "media_plan",
     "question_about": "questions",
 }

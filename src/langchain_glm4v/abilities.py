@@ -10,7 +10,7 @@ Questions are yielded and answers sent in, so that sync and async callers share 
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from langchain_glm4v.grammar import TAGS
 from langchain_glm4v.media import stopping
@@ -18,6 +18,8 @@ from langchain_glm4v.profiles import Host
 from langchain_glm4v.server.probes import CONVERSATION
 
 Result = TypeVar("Result")
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 _TOKENS_OF_THINKING = 4  # the tag, perhaps a line break, and a word
 
@@ -151,29 +153,29 @@ def _renders(prompt: str) -> bool:
     return not listed and all(text in prompt for text in texts)
 
 
-def run(steps: Steps[Result], ask: Callable[[Question], Answer]) -> Result:
+def run(steps: Generator[Asked, Told, Result], ask: Callable[[Asked], Told]) -> Result:
     """Answer the questions of `steps` by `ask`; returns the result."""
     state = _advanced(steps, None)
-    while isinstance(state, Question):
+    while not isinstance(state, _End):
         state = _advanced(steps, ask(state))
     return state.result
 
 
 async def arun(
-    steps: Steps[Result],
-    ask: Callable[[Question], Awaitable[Answer]],
+    steps: Generator[Asked, Told, Result],
+    ask: Callable[[Asked], Awaitable[Told]],
     *,
     in_thread: bool = False,
 ) -> Result:
     """As `run`; the steps themselves in a thread, if they take long, as reading media does."""
 
-    async def advanced(answer: Answer) -> Question | _End[Result]:
+    async def advanced(answer: Told | None) -> Asked | _End[Result]:
         if in_thread:
             return await stopping.in_thread(_advanced, steps, answer)
         return _advanced(steps, answer)
 
     state = await advanced(None)
-    while isinstance(state, Question):
+    while not isinstance(state, _End):
         state = await advanced(await ask(state))
     return state.result
 
@@ -185,8 +187,9 @@ class _End(Generic[Result]):
     result: Result
 
 
-def _advanced(steps: Steps[Result], answer: Answer) -> Question | _End[Result]:
+def _advanced(steps: Generator[Asked, Told, Result], answer: Told | None) -> Asked | _End[Result]:
     try:
-        return steps.send(answer)
+        # The first answer, to no question, is None, as generators want it.
+        return steps.send(cast("Told", answer))
     except StopIteration as end:
         return _End(end.value)

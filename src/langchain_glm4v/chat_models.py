@@ -40,7 +40,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from langchain_glm4v import counting, profiles, structured
+from langchain_glm4v import counting, output_parsers, profiles, structured
 from langchain_glm4v._version import __version__
 from langchain_glm4v.abilities import (
     Abilities,
@@ -71,9 +71,10 @@ from langchain_glm4v.errors import (
     UnsupportedByServerError,
 )
 from langchain_glm4v.media import stopping
+from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.redaction import media_digest
 from langchain_glm4v.replies import read_completion
-from langchain_glm4v.request import Plan, count, read_options, without
+from langchain_glm4v.request import Plan, count, preparation, read_options, without
 from langchain_glm4v.request import Server as RequestServer
 from langchain_glm4v.request import plan as plan_request
 from langchain_glm4v.server.process import GLM4VServer
@@ -446,7 +447,6 @@ class ChatGLM4V(BaseChatOpenAI):
             raise RequestError(f"{method} needs a schema: a class, a TypedDict or a dict")
         told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         kwargs["ls_structured_output_format"] = told
-        build = structured.builder_of(schema)
         if method == "function_calling":
             model = self.bind_tools(
                 [schema],
@@ -455,10 +455,10 @@ class ChatGLM4V(BaseChatOpenAI):
                 strict=strict,
                 **kwargs,
             )
-            parser: structured.AnswerParser = structured.CallParser(build=build)
+            parser: output_parsers.AnswerParser = output_parsers.CallParser(schema=schema)
         else:
             model = self.bind(response_format=structured.response_format(schema, method), **kwargs)
-            parser = structured.JsonAnswerParser(build=build)
+            parser = output_parsers.JsonAnswerOutputParser(schema=schema)
         return structured.chain(model, parser, include_raw=include_raw)
 
     def with_choices(
@@ -480,7 +480,7 @@ class ChatGLM4V(BaseChatOpenAI):
     def _with_choices(
         self, choices: dict[str, Any], *, include_raw: bool, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
-        parser = structured.ChoiceParser(choices=choices)
+        parser = output_parsers.ChoiceParser(choices=choices)
         model = self.bind(choices=list(choices), **kwargs)
         return structured.chain(model, parser, include_raw=include_raw)
 
@@ -497,7 +497,7 @@ class ChatGLM4V(BaseChatOpenAI):
             Gives a list of `Box`, in thousandths of the picture's sides.
         """
         model = self.bind(boxes=True, **kwargs)
-        return structured.chain(model, structured.BoxesParser(), include_raw=include_raw)
+        return structured.chain(model, output_parsers.BoxOutputParser(), include_raw=include_raw)
 
     def get_num_tokens(self, text: str) -> int:
         """Tokens of a text, as the server counts them."""
@@ -538,6 +538,29 @@ class ChatGLM4V(BaseChatOpenAI):
         fields = {**kwargs, **({"tools": list(tools)} if tools else {})}
         with self._explained():
             return run(self._counted(list(messages), fields), self._ask)
+
+    def get_preparation(self) -> Preparation:
+        """How media are made ready for this model's server; asks it once what it takes.
+
+        Raises:
+            ServerUnreachableError: Nothing answers at `base_url`.
+        """
+        with self._explained():
+            return run(self._preparation(), self._ask)
+
+    async def aget_preparation(self) -> Preparation:
+        """As `get_preparation`."""
+        with self._explained():
+            return await arun(self._preparation(), self._aask)
+
+    def _preparation(self) -> Steps[Preparation]:
+        server = yield from self._server(self.model_name)
+        return preparation(
+            server,
+            allow_hosts=self.allow_hosts,
+            allowed_dirs=self.allowed_dirs,
+            max_images=self.max_images,
+        )
 
     def _counted(self, messages: list[BaseMessage], fields: Mapping[str, Any]) -> Steps[int]:
         plan = yield from self._plan(messages, None, fields, fit=False)

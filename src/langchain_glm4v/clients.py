@@ -24,6 +24,8 @@ from langchain_openai.chat_models.base import (
     _handle_openai_api_error,
     _handle_openai_bad_request,
 )
+from openai import NotGiven
+from openai._models import FinalRequestOptions
 
 from langchain_glm4v.abilities import FAILED, Answer, Question
 from langchain_glm4v.call_errors import (
@@ -34,6 +36,7 @@ from langchain_glm4v.call_errors import (
 from langchain_glm4v.errors import (
     ReplyError,
 )
+from langchain_glm4v.media import stopping
 
 _PATH = "/chat/completions"
 _NO_JSON = (ValueError, RecursionError)
@@ -95,7 +98,7 @@ class Connection:
     def client(self, http_client: Any = None) -> openai.OpenAI:
         """Build a client, on `http_client` if there is one."""
         http = http_client or openai.DefaultHttpxClient(**self._http_options())
-        return openai.OpenAI(**self._options(), http_client=http)
+        return _Client(**self._options(), http_client=http)
 
     def async_client(self, http_client: Any = None) -> openai.AsyncOpenAI:
         """Build an async client, on `http_client` if there is one."""
@@ -135,6 +138,18 @@ class Connection:
             "OpenAI-Project": openai.Omit(),
             **(self.headers or {}),
         }
+
+
+class _Client(openai.OpenAI):
+    """A client whose requests end, retries included, when the scope they are made in does."""
+
+    def _prepare_options(self, options: FinalRequestOptions) -> FinalRequestOptions:
+        left = stopping.left()
+        if left is not None:
+            given = self.timeout if isinstance(options.timeout, NotGiven) else options.timeout
+            # What is no number states the waits for connection and answer one by one.
+            options.timeout = min(left, given) if isinstance(given, int | float) else left
+        return options
 
 
 class LoopLocal:
@@ -275,6 +290,7 @@ class Events(openai.Stream[object]):
         empty = True
         try:
             for event in super().__iter__():
+                stopping.left()  # raises once nobody waits any more
                 empty = False
                 yield event
         except _NO_JSON as error:

@@ -1,30 +1,123 @@
-"""Where things are in a picture: boxes in the model's own units, thousandths of each side."""
+"""Where things are in a picture: boxes in the model's own units, thousandths of each side.
 
+The model writes a box as four numbers, in brackets of any kind, as it likes: `[[1,2,3,4]]`,
+`red circle (1, 2, 3, 4)`, `[{"label": "red circle", "bbox_2d": [1, 2, 3, 4]}]`, a Python dict, the
+argument of a call. So what makes a box here is four numbers with commas between them, and its label
+is looked for in the text around it.
+"""
+
+import bisect
+import contextlib
+import json
 import re
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 SIDE = 1000
 """Units along each side of a picture, whatever its size in pixels."""
 
-_NUMBER = r"-?\d++(?:\.\d++)?"
+LOCATE_PROMPT = "Help me to locate {target} in the image and give me its bounding boxes."
+"""Asks where something is, in the makers' own words (README of zai-org/GLM-V).
+
+The model was trained on it: others may bring an answer without a box. Labels come only when they
+are asked for, as by `LABEL_PROMPT`.
+"""
+
+PINPOINT_PROMPT = (
+    "Please pinpoint the bounding box [[x1,y1,x2,y2], …] in the image as per the given "
+    "description. {target}"
+)
+"""The same for a longer description, from the same source."""
+
+LABEL_PROMPT = (
+    "Help me to locate {target} in the image and give me their bounding boxes, each with its "
+    'label, as JSON: [{{"label": "…", "bbox_2d": [x1,y1,x2,y2]}}, …]'
+)
+"""Asks where several things are, and which is which: "the red circle, the blue square"."""
+
+_NUMBER = r"-?\d{1,9}+(?:\.\d++)?"
 # Begins at the begin of a number only, so that no text takes long.
-_FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+,\s*+{_NUMBER}){{3}}")
+_FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+,\s*+{_NUMBER}){{3}}(?!\d)")
+_TAG = re.compile(r"</?\|\w++\|>")  # of boxes
+# What stands between boxes that share one label.
+_JOINT = re.compile(rf"(?:{_TAG.pattern}|[\s\[\](){{}}<>,;])*+")
+
+# Keys whose value is a label, in JSON, Python or the arguments of a call.
+_NAMED = re.compile(
+    r"(?<!\w)(?:label|name|object|category|class(?:_name)?|description|text|title|caption|target"
+    r"|element_info|标签|名称)[\"']?\s*+[:=]\s*+"
+    r"(\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+')",
+    re.IGNORECASE | re.DOTALL,
+)
+_BRACE = re.compile("[{}]")
+_QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]\Z|(?<!\w)'([^']+)'\Z|「([^「」]+)」\Z")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+# What ends here has nothing to do with the next box: a clause, a cell, a list, the name of a call.
+_CLAUSE = re.compile(r"[\n|\]}。!?,;:、]|[.!?,;:]\s|\((?=\w++\Z)")
+_UNOPENED = re.compile(r"[^()]*+\)")
+_MARKUP = re.compile(r"</?\w++[^<>]*+>")
+_OPENING = " \t\r\n[({<'\""
+_AROUND = " \t\r\n:=:—–-*_#`|<>,,;;"
+_IN_CHINESE = re.compile(r"(?:的?(?:位置|坐标|边界框|检测框))?(?:位于|是|为|在)?\Z")
+# Words that lead to a box and do not say what is in it.
+_FILLER = re.compile(
+    r"(?:an?|and|answer|are|as|at|b?box|bboxes|boxes|b?box_2ds?|(?:start|end)_box|bounding(?:_box)?"
+    r"|by|coord(?:inate)?s?|final|for|found|from|has|have|here|image|in|is|it|its|json|located"
+    r"|location|of|on|picture|position|region|result|that|the|there|this|to|visible|was|were|with)",
+    re.IGNORECASE,
+)
+_LONGEST_LABEL = 100  # characters; what is longer is no label
 
 
-class Box(NamedTuple):
+# No tuple: the label would be a fifth item of what is taken for four numbers.
+@dataclass(frozen=True, slots=True)
+class Box:
     """A rectangle in a picture, in thousandths of the picture's sides.
+
+    It iterates over its four sides, so that `left, top, right, bottom = box`.
 
     Attributes:
         left: Left edge, 0 to 1000.
         top: Upper edge, 0 to 1000.
         right: Right edge, 0 to 1000.
         bottom: Lower edge, 0 to 1000.
+        label: What is in it; "" if nobody said.
     """
 
     left: float
     top: float
     right: float
     bottom: float
+    label: str = ""
+
+    @classmethod
+    def from_pixels(
+        cls, pixels: Sequence[float], width: int, height: int, label: str = ""
+    ) -> "Box":
+        """The box of a rectangle in a picture of `width` times `height` pixels.
+
+        Args:
+            pixels: Left, top, right and bottom.
+            width: Pixels of the picture.
+            height: Pixels of the picture.
+            label: What is in it.
+        """
+        left, top, right, bottom = pixels
+        return cls(
+            left * SIDE / width,
+            top * SIDE / height,
+            right * SIDE / width,
+            bottom * SIDE / height,
+            label,
+        )
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.left, self.top, self.right, self.bottom))
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The point in the middle: its distance from the left and from the top, in thousandths."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def to_pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The rectangle in pixels of a picture of `width` times `height` pixels.
@@ -39,14 +132,154 @@ class Box(NamedTuple):
             round(self.bottom * height / SIDE),
         )
 
+    def clipped(self) -> "Box | None":
+        """The part that is in the picture, its sides put in order; None if there is none."""
+        left, right = sorted((self.left, self.right))
+        top, bottom = sorted((self.top, self.bottom))
+        if right < 0 or bottom < 0 or left > SIDE or top > SIDE:
+            return None
+        return Box(max(left, 0), max(top, 0), min(right, SIDE), min(bottom, SIDE), self.label)
 
-def find_boxes(text: str) -> list[Box]:
+    def iou(self, other: "Box") -> float:
+        """Intersection over union with another box: 0.0 (apart) to 1.0 (the same rectangle)."""
+        shared = _area(
+            max(self.left, other.left),
+            max(self.top, other.top),
+            min(self.right, other.right),
+            min(self.bottom, other.bottom),
+        )
+        union = _area(*self) + _area(*other) - shared
+        return shared / union if union > 0 else float([*self] == [*other])
+
+
+def _area(left: float, top: float, right: float, bottom: float) -> float:
+    return max(0.0, right - left) * max(0.0, bottom - top)
+
+
+def find_boxes(text: str, tagged: Sequence[str] = ()) -> list[Box]:
     """Find the boxes in a text such as `"[[10,20,30,40],[50,60,70,80]]"`, brackets of any kind.
+
+    Linear in the length of the text, whatever it is.
 
     Args:
         text: The inside of a box tag, or any answer.
+        tagged: Parts of the text that stood in box tags, in order: if there are any, only the boxes
+            in them count.
 
     Returns:
-        Each four numbers that stand together, in order.
+        Each four numbers that stand together, in order, as they are: outside the picture too. Their
+        labels are the values beside them of keys such as "label" and "name", or their own key, or
+        the words in front of them: `red circle [[10,20,30,40]]`.
     """
-    return [Box(*map(float, found[0].split(","))) for found in _FOUR.finditer(text)]
+    located = list(_located(text))
+    if not any(tagged):
+        return [box for _, box in located]
+    if (spans := _spans(text, tagged)) is None:
+        return find_boxes("\n".join(tagged))
+    begins = [begin for begin, _ in spans]
+    found = []
+    for at, box in located:
+        span = bisect.bisect(begins, at) - 1
+        if span >= 0 and at < spans[span][1]:
+            found.append(box)
+    return found
+
+
+def _spans(text: str, parts: Sequence[str]) -> list[tuple[int, int]] | None:
+    """Where each part begins and ends in a text, in order; None if one is not there."""
+    spans = []
+    end = 0
+    for part in filter(None, parts):
+        begin = text.find(part, end)
+        if begin < 0:
+            return None
+        end = begin + len(part)
+        spans.append((begin, end))
+    return spans
+
+
+def _located(text: str) -> Iterator[tuple[int, Box]]:
+    """The boxes of a text, and where their numbers begin."""
+    runs: list[list[re.Match[str]]] = []  # those that share a label
+    for found in _FOUR.finditer(text):
+        if runs and _JOINT.fullmatch(text, runs[-1][-1].end(), found.start()):
+            runs[-1].append(found)
+        else:
+            runs.append([found])
+    ends = [0, *(run[-1].end() for run in runs)]
+    begins = [*(run[0].start() for run in runs[1:]), len(text)]
+    for run, before, after in zip(runs, ends, begins, strict=False):
+        label = _label(text[before : run[0].start()], text[run[-1].end() : after])
+        for found in run:
+            left, top, right, bottom = map(float, found[0].split(","))
+            yield found.start(), Box(left, top, right, bottom, label)
+
+
+def _label(before: str, after: str) -> str:
+    """The label of boxes, by the text in front of them and the text behind them."""
+    before = _TAG.sub("", before).rstrip(_OPENING + ",")
+    own = before.rpartition("{")[2]  # what is in the same object
+    if named := _NAMED.search(own) or _NAMED.search(_BRACE.split(after, maxsplit=1)[0]):
+        return _plain(_unquoted(named[1]))
+    return _leading(own)
+
+
+def _leading(text: str) -> str:
+    """The label that the end of a text is, such as `red circle` in `1. **red circle**: `."""
+    text = _MARKUP.sub("\n", text).rstrip(_AROUND)
+    if text.endswith((".", "!", "?", "。", "!", "?")):  # the sentence is over
+        return ""
+    if quoted := _QUOTED.search(text[-_LONGEST_LABEL - 2 :]):
+        text = quoted[1] or quoted[2] or quoted[3]
+    else:
+        *_, text = _CLAUSE.split(text)
+        text = text.removeprefix(found[0]) if (found := _UNOPENED.match(text)) else text
+    if len(text) > 2 * _LONGEST_LABEL:
+        return ""
+    words = _IN_CHINESE.sub("", text.strip(_AROUND + _OPENING)).split()
+    while words and words != ["A"] and _FILLER.fullmatch(words[0]):  # "A" may be a name
+        del words[0]
+    while words and words != ["A"] and _FILLER.fullmatch(words[-1]):
+        del words[-1]
+    return _plain(" ".join(words))
+
+
+def _unquoted(literal: str) -> str:
+    """The text of a string literal of JSON or Python."""
+    with contextlib.suppress(ValueError):
+        return str(json.loads(literal, strict=False))
+    return _ESCAPE.sub(r"\1", literal[1:-1])
+
+
+def _plain(label: str) -> str:
+    """A label in one line; "" for what is none."""
+    label = "".join(" " if c.isspace() else c for c in label if c.isprintable() or c.isspace())
+    label = " ".join(label.split()).strip("*`")
+    return label if len(label) <= _LONGEST_LABEL and any(map(str.isalnum, label)) else ""
+
+
+def match(
+    found: Sequence[Box], wanted: Sequence[Box], iou: float = 0.5
+) -> list[tuple[Box, Box, float]]:
+    """Pair found boxes with wanted ones, the best overlap first; labels do not matter.
+
+    Args:
+        found: Boxes of an answer.
+        wanted: Where the things are. Each box is in one pair at most.
+        iou: How much a pair must overlap, at least: 0.0 to 1.0. Default: 0.5, as is usual in the
+            evaluation of detectors.
+
+    Returns:
+        A found box, the wanted one, and their overlap, the best first. Precision is the number of
+        pairs over that of `found`, recall over that of `wanted`.
+    """
+    overlaps = [
+        (one.iou(other), i, k) for i, one in enumerate(found) for k, other in enumerate(wanted)
+    ]
+    pairs: dict[int, tuple[int, float]] = {}
+    taken: set[int] = set()
+    for overlap, i, k in sorted(overlaps, key=lambda pair: -pair[0]):
+        if overlap >= iou and i not in pairs and k not in taken:
+            pairs[i] = k, overlap
+            taken.add(k)
+    return [(found[i], wanted[k], overlap) for i, (k, overlap) in pairs.items()]

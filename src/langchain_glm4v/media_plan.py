@@ -126,10 +126,19 @@ def plan(
         max_pages=max_pages,
         context_tokens=context_tokens,
     )
-    return MediaPlan(tuple(at_once(lambda one: _planned(one, preparation), shown)))
+    return MediaPlan(tuple(at_once(lambda one: planned(one, preparation), shown)))
 
 
-def _planned(given: Any, preparation: Preparation) -> MediumPlan:
+def planned(given: Any, preparation: Preparation) -> MediumPlan:
+    """Tell what will be sent of one medium.
+
+    Args:
+        given: As for `plan`.
+        preparation: How it is made ready.
+
+    Raises:
+        MediaError: As by `plan`.
+    """
     medium = medium_of(given) if isinstance(given, Mapping) else preparation.recognised(given)
     parts = preparation.parts(medium)
     clip = next((part.clip for part in parts if isinstance(part, VideoPart)), None)

@@ -257,14 +257,11 @@ def plan(
         UnsupportedByServerError: The server cannot do what the options ask for.
         MediaError: A picture cannot be sent.
     """
-    media = Preparation(
-        video="frames" if server.abilities.frames else "mp4",
-        fetches=server.host is None,
+    media = preparation(
+        server,
         allow_hosts=options.allow_hosts,
         allowed_dirs=options.allowed_dirs,
-        max_pages=options.max_images,
-        max_tokens=server.abilities.medium_tokens,
-        context_tokens=server.abilities.context_tokens,
+        max_images=options.max_images,
     )
     wire = to_wire(messages, media, native_tools=server.profile.native_tools)
     form = _answer_format(options, server)
@@ -308,6 +305,25 @@ def plan(
         grammar="" if form is None else _key(form),
         budget=None if in_one else client_budget,
         watched=options.repetition_guard and not server.abilities.is_vllm,
+    )
+
+
+def preparation(
+    server: Server,
+    *,
+    allow_hosts: Collection[str],
+    allowed_dirs: Collection[str | os.PathLike[str]] | None,
+    max_images: int,
+) -> Preparation:
+    """How media are made ready for a server; the options are those of a call."""
+    return Preparation(
+        video="frames" if server.abilities.frames else "mp4",
+        fetches=server.host is None,
+        allow_hosts=allow_hosts,
+        allowed_dirs=allowed_dirs,
+        max_pages=max_images,
+        max_tokens=server.abilities.medium_tokens,
+        context_tokens=server.abilities.context_tokens,
     )
 
 

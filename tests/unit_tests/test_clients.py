@@ -5,6 +5,7 @@ import re
 import socketserver
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -38,6 +39,7 @@ from langchain_glm4v.clients import (
 from langchain_glm4v.errors import (
     ReplyError,
 )
+from langchain_glm4v.media import stopping
 
 PAYLOAD = {"model": "glm", "messages": [{"role": "user", "content": "Hi"}]}
 STALL = b"stall"  # the server says no more, and keeps the connection
@@ -424,3 +426,39 @@ def test_any_bytes(shared_server: Server, body: bytes) -> None:
             for ask in (complete, lambda *request: list(stream(*request))):
                 with suppress(ReplyError, openai.APIError):
                     ask(client, PAYLOAD)
+
+
+# --- time ---
+
+
+def test_a_request_ends_with_the_time_of_its_scope(server: Server) -> None:
+    """And is not made again, though the client would."""
+    server.replies = [STALL]
+    ends = pytest.raises((openai.APITimeoutError, CancelledError))
+    with server.connection(max_retries=2, timeout=60).client() as client, ends:
+        stopping.Scope(0.5).bound(complete)(client, PAYLOAD)
+    assert server.hung_up.wait(60)
+    assert len(server.requests) == 1
+
+
+def test_a_shorter_time_of_its_own_counts(server: Server) -> None:
+    server.replies = [STALL]
+    with server.connection().client() as client, pytest.raises(openai.APITimeoutError):
+        stopping.Scope(1000).bound(complete)(client, {**PAYLOAD, "timeout": 0.5})
+    assert server.hung_up.wait(60)
+
+
+def test_a_stream_ends_with_its_scope(server: Server) -> None:
+    server.replies = [events(b"1", b"2", b"3")]
+    scope = stopping.Scope()
+
+    def read(client: openai.OpenAI) -> list[Any]:
+        found = []
+        with stream(client, PAYLOAD) as coming:
+            for event in coming:
+                found.append(event)
+                scope.stop()
+        return found
+
+    with server.connection().client() as client, pytest.raises(CancelledError):
+        scope.bound(read)(client)

@@ -164,7 +164,7 @@ def pages(
     if not isinstance(workers, int) or workers < 1:
         raise MediaError(f"workers is {workers!r}: give a whole number above 0")
     with _opened(source, password, name) as (file, found, notes):
-        numbers = _numbers(pages, found.page_count, file.name)
+        numbers = page_numbers(pages, found.page_count, file.name)
         check_count(file.name, len(numbers), at_most, CHOOSE_PAGES)
 
         def rendered(number: int) -> Page:
@@ -177,6 +177,36 @@ def pages(
             return replace(page, notes=notes[number]) if notes else page
 
         yield from pool.each(rendered, numbers, at_once=workers)
+
+
+def page_numbers(pages: str | Iterable[int] | None, count: int, name: str) -> list[int]:
+    """Find the numbers of the pages asked for, from 0.
+
+    Args:
+        pages: As for `pages`.
+        count: Pages of the document.
+        name: What error messages call it.
+
+    Raises:
+        MediaError: If a page does not exist, or there is none.
+    """
+    if count == 0:
+        raise MediaError(f"{name} has no pages: give a document with at least one")
+    if pages is None:
+        return [*range(count)]
+    if not isinstance(pages, str):
+        numbers = []
+        for number in _whole_numbers(pages):
+            _check(number + 1, count, name, f" (number {number} counted from 0)")
+            numbers.append(number)
+        if not numbers:
+            raise MediaError(f"pages={pages!r} names no pages of {name}: give at least one")
+        return numbers
+    return [
+        number
+        for part in pages.replace(" ", "").split(",")
+        for number in _range(part, pages, count, name)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,27 +241,6 @@ def _opened(
         yield file, replace(made, format=kind.name, created=None, modified=None), numbered
 
 
-def _numbers(pages: str | Iterable[int] | None, count: int, name: str) -> list[int]:
-    """Numbers of the pages asked for, from 0."""
-    if count == 0:
-        raise MediaError(f"{name} has no pages: give a document with at least one")
-    if pages is None:
-        return [*range(count)]
-    if not isinstance(pages, str):
-        numbers = []
-        for number in _whole_numbers(pages):
-            _check(number, number, count, name)
-            numbers.append(number)
-        if not numbers:
-            raise MediaError(f"pages={pages!r} names no pages of {name}: give at least one")
-        return numbers
-    return [
-        number
-        for part in pages.replace(" ", "").split(",")
-        for number in _range(part, pages, count, name)
-    ]
-
-
 def _whole_numbers(pages: Iterable[Any]) -> Iterator[int]:
     try:
         yield from map(operator.index, pages)
@@ -250,20 +259,20 @@ def _range(part: str, pages: str, count: int, name: str) -> range:
         )
     if not found[2]:
         digits = (part, part)
-    first, last = int(digits[0] or 1) - 1, int(digits[1] or count) - 1
-    _check(first, last, count, name)
-    return range(first, last + 1)
-
-
-def _check(first: int, last: int, count: int, name: str) -> None:
-    for number in (first, last):
-        if not 0 <= number < count:
-            raise MediaError(
-                f"{name} has {count} pages, so there is no page {number + 1} (number {number} "
-                "counted from 0): choose others"
-            )
+    first, last = int(digits[0] or 1), int(digits[1] or count)
+    _check(first, count, name)
+    _check(last, count, name)
     if first > last:
-        raise MediaError(f"pages {first + 1} to {last + 1} of {name} are none: turn them round")
+        raise MediaError(f"pages {first} to {last} of {name} are none: turn them round")
+    return range(first - 1, last)
+
+
+def _check(page: int, count: int, name: str, note: str = "") -> None:
+    """Refuse a page, counted from 1, that the document lacks."""
+    if not 1 <= page <= count:
+        raise MediaError(
+            f"{name} has {count} pages, so there is no page {page}{note}: choose others"
+        )
 
 
 # What follows runs in a decoding process.

@@ -1,10 +1,14 @@
-"""Work that stops once nobody waits for its result any more: after Ctrl-C, or a cancelled task.
+"""Work that stops once nobody waits for its result any more.
+
+That is after Ctrl-C, when a task is cancelled, or when the time for it is over.
 
 A thread cannot be stopped from outside. So what works in threads belongs to a `Scope`, and for all
 that takes long (a free process, a decoder, LibreOffice, the network) it waits by `wait`, which
-raises soon after the scope was stopped.
+raises soon after the scope was stopped. What waits by other means is to wait no longer than `left`
+tells.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -23,23 +27,36 @@ _LOOK = 0.1  # seconds after which is looked whether the scope was stopped
 
 
 class Scope:
-    """Calls in threads that are stopped together, and with the scope in which this one is made."""
+    """Calls that are stopped together, and with the scope in which this one is made.
 
-    def __init__(self) -> None:
+    Args:
+        timeout: Seconds after which they are. Default: no limit.
+    """
+
+    def __init__(self, timeout: float | None = None) -> None:
         self._outer = _scope.get()
         self._is_stopped = False
+        self._end = math.inf if timeout is None else time.monotonic() + timeout
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is over, the outer scopes' included; infinite without a limit."""
+        own = self._end - time.monotonic()
+        return own if self._outer is None else min(own, self._outer.left)
 
     @property
     def is_stopped(self) -> bool:
         """Whether nobody waits for the results any more."""
-        return self._is_stopped or (self._outer is not None and self._outer.is_stopped)
+        if self._is_stopped or time.monotonic() >= self._end:
+            return True
+        return self._outer is not None and self._outer.is_stopped
 
     def stop(self) -> None:
         """Let all that waits in this scope raise."""
         self._is_stopped = True
 
     def bound(self, function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        """The function, to be called once in another thread, in this scope."""
+        """The function, to be called once in this scope, in any thread."""
         context = copy_context()
         context.run(_scope.set, self)
         return partial(context.run, function)
@@ -66,6 +83,21 @@ def wait(is_done: Callable[[float], bool], timeout: float | None = None) -> None
             raise CancelledError
         if left <= 0:
             raise TimeoutError
+
+
+def left() -> float | None:
+    """Seconds that this call may still take; None if there is no limit.
+
+    Raises:
+        CancelledError: The scope of this call was stopped.
+    """
+    scope = _scope.get()
+    if scope is None:
+        return None
+    seconds = scope.left
+    if scope.is_stopped:
+        raise CancelledError
+    return None if seconds == math.inf else seconds
 
 
 async def in_thread(

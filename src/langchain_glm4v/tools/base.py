@@ -1,0 +1,278 @@
+"""What all tools have in common: how they ask the model, and what becomes of errors.
+
+    arguments -> steps: requests -> replies -> (text for the agent, artifact)
+
+The steps of a tool are a generator that yields the requests it wants answered, which may be asked
+at once, and is sent the replies. So sync and async calls share all but the asking.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
+
+import openai
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.tools import ArgsSchema, BaseTool, ToolException
+from pydantic import BaseModel, Field, ValidationError
+
+from langchain_glm4v.abilities import arun, run
+from langchain_glm4v.chat_models import ChatGLM4V
+from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError
+from langchain_glm4v.media import pool, stopping
+from langchain_glm4v.preparation import Preparation
+
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
+NOT_CUT = ("stop", "tool_calls", None)
+"""Reasons to finish of a reply that is whole."""
+
+CUT_OFF = "\n\n(It was cut off here.)"
+"""Tells the agent that an answer is not whole."""
+
+# What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
+_EXPECTED = (GLM4VError, openai.OpenAIError)
+
+
+class Answer(TypedDict):
+    """What the artifact of every tool has.
+
+    Attributes:
+        answer: What the model answered, without what the tool adds for the agent.
+        reasoning: Its thinking.
+        finish_reason: "stop", or why it was cut off, such as "length".
+        usage: Tokens of all requests: `input_tokens`, `output_tokens`, `total_tokens` and details.
+    """
+
+    answer: str
+    reasoning: str
+    finish_reason: str
+    usage: UsageMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question to the model.
+
+    Attributes:
+        content: Content blocks.
+        folders: Directories in or below which local files may be read for it.
+    """
+
+    content: Sequence[Mapping[str, Any]]
+    folders: Sequence[Path] = ()
+
+
+Reply: TypeAlias = AIMessage | MediaError
+"""The reply to a request, or why its media cannot be sent."""
+
+Result: TypeAlias = tuple[str, Any]
+"""The text for the agent, and the artifact."""
+
+Steps: TypeAlias = Generator[Sequence[Request], Sequence[Reply], Result]
+
+
+def _explained(error: ValidationError) -> str:
+    """What is wrong with arguments, for a model to put right; what it wrote is not repeated."""
+    wrong = [f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in error.errors()]
+    return f"the arguments are wrong; call again with others: {'; '.join(wrong[:10])}"
+
+
+class VisionTool(BaseTool, ABC, Generic[Arguments]):
+    """Base of the tools by which an agent sees, through a `ChatGLM4V`.
+
+    A call returns a text for the agent, and beside it, as `artifact`, a dict of plain values that
+    JSON and msgpack can hold: see `Answer`. Expected errors (of media, of the server, of arguments)
+    come back as a text that says what to do, with the status "error"; others are raised.
+
+    Local files are read in or below `allowed_dirs` alone, whoever names them. URLs are fetched as
+    `ChatGLM4V` does: from public addresses, and from the model's own `allow_hosts`.
+    """
+
+    llm: ChatGLM4V
+    """The model that sees."""
+
+    allowed_dirs: tuple[Path, ...] = ()
+    """Directories in or below which local files may be read. Default: no local file is read."""
+
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds that a call may take, all in all; then it is stopped, and the server does not go on
+    with it. Default: no limit but those of the model's own requests."""
+
+    max_concurrency: int = Field(default=4, ge=1)
+    """Requests of one call that are made at once, at most."""
+
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: Any = True
+    handle_validation_error: Any = _explained
+    args_schema: ArgsSchema | None = None
+
+    @abstractmethod
+    def _steps(self, arguments: Arguments, media: Preparation) -> Steps:
+        """What a call does.
+
+        Args:
+            arguments: An instance of `args_schema`.
+            media: How media are made ready for the model's server; it allows no local file.
+        """
+
+    def _run(self, *args: Any, **kwargs: Any) -> Result:
+        arguments = self._arguments(args, kwargs)
+        scope = stopping.Scope(self.timeout)
+        with self._told():
+            try:
+                return scope.bound(self._worked)(arguments)
+            except (CancelledError, openai.APITimeoutError) as error:
+                if scope.left <= 0:
+                    raise self._too_long() from error
+                raise
+
+    async def _arun(self, *args: Any, **kwargs: Any) -> Result:
+        arguments = self._arguments(args, kwargs)
+        limit = asyncio.timeout(self.timeout)
+        with self._told():
+            try:
+                async with limit:
+                    media = replace(await self.llm.aget_preparation(), allowed_dirs=())
+                    with _ended(self._steps(arguments, media)) as steps:
+                        return await arun(steps, self._aanswers, in_thread=True)
+            except TimeoutError as error:
+                if limit.expired():
+                    raise self._too_long() from error
+                raise
+
+    def _worked(self, arguments: Arguments) -> Result:
+        media = replace(self.llm.get_preparation(), allowed_dirs=())
+        with _ended(self._steps(arguments, media)) as steps:
+            return run(steps, self._answers)
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        # LangChain has checked them, but hands on no instance; of a single text, as it came. By the
+        # class's own schema, so that an instance may show models a narrower one.
+        schema: Any = type(self).model_fields["args_schema"].default
+        named = dict(zip(schema.model_fields, args, strict=False))
+        return schema.model_validate({**named, **kwargs})
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Around a call: expected errors as LangChain's, which become texts for the agent."""
+        try:
+            yield
+        except _EXPECTED as error:
+            raise ToolException(" ".join(str(error).split()) or type(error).__name__) from error
+
+    def _too_long(self) -> ToolException:
+        return ToolException(
+            f"{self.name} took more than {self.timeout:g} s and was stopped: ask about less at "
+            "once, such as fewer pages, a shorter part or smaller pictures"
+        )
+
+    def _answers(self, requests: Sequence[Request]) -> list[Reply]:
+        numbers = range(len(requests))
+        return [
+            *pool.each(lambda at: self._ask(requests[at]), numbers, at_once=self.max_concurrency)
+        ]
+
+    def _ask(self, request: Request) -> Reply:
+        try:
+            return self.llm.invoke(_messages(request), allowed_dirs=request.folders)
+        except MediaError as error:
+            return error
+
+    async def _aanswers(self, requests: Sequence[Request]) -> list[Reply]:
+        slots = asyncio.Semaphore(self.max_concurrency)
+
+        async def asked(request: Request) -> Reply:
+            async with slots:
+                return await self._aask(request)
+
+        tasks = [asyncio.ensure_future(asked(request)) for request in requests]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # after an error, nobody waits for the others
+            for task in tasks:
+                task.cancel()
+
+    async def _aask(self, request: Request) -> Reply:
+        try:
+            return await self.llm.ainvoke(_messages(request), allowed_dirs=request.folders)
+        except MediaError as error:
+            return error
+
+
+@contextmanager
+def _ended(steps: Steps) -> Iterator[Steps]:
+    """Around the use of steps: what they hold is let go of at once, also after an error."""
+    try:
+        yield steps
+    finally:
+        # After a cancelled call, a thread may still run them; it ends them soon.
+        with suppress(ValueError):
+            steps.close()
+
+
+def _messages(request: Request) -> list[HumanMessage]:
+    return [HumanMessage([dict(block) for block in request.content])]
+
+
+def filled(template: str, **values: object) -> str:
+    """Fill the places of a prompt, such as `{question}`, as `str.format` does.
+
+    Raises:
+        RequestError: If it has other places.
+    """
+    try:
+        return template.format(**values)
+    except (LookupError, ValueError, AttributeError) as error:
+        raise RequestError(
+            f"the prompt {template!r} cannot be filled ({error!r}): its places are "
+            f"{', '.join(f'{{{name}}}' for name in values)}, and other braces are written twice"
+        ) from error
+
+
+def text_block(text: str) -> dict[str, Any]:
+    """Write a content block with a text."""
+    return {"type": "text", "text": text}
+
+
+def answer_of(reply: Reply) -> Answer:
+    """What a reply says.
+
+    Raises:
+        MediaError: If its media could not be sent.
+        ReplyError: If it has no answer.
+    """
+    if isinstance(reply, MediaError):
+        raise reply
+    reason = reply.response_metadata.get("finish_reason")
+    text = str(reply.text).strip()
+    if not text and not reply.additional_kwargs.get("boxes"):
+        what = "stopped without an answer" if reason in NOT_CUT else f"was cut off ({reason})"
+        raise ReplyError(
+            f"the model thought and {what}: ask for something simpler or smaller, one thing at a "
+            "time"
+        )
+    return Answer(
+        answer=text,
+        reasoning=str(reply.additional_kwargs.get("reasoning_content", "")),
+        finish_reason=str(reason or "stop"),
+        usage=reply.usage_metadata or add_usage(None, None),
+    )
+
+
+def told(answer: Answer) -> str:
+    """The answer for the agent; one that was cut off says so."""
+    return answer["answer"] + ("" if answer["finish_reason"] in NOT_CUT else CUT_OFF)
+
+
+def usage_of(answers: Sequence[Answer]) -> UsageMetadata:
+    """Tokens of several requests together."""
+    total: UsageMetadata | None = None
+    for answer in answers:
+        total = add_usage(total, answer["usage"])
+    return add_usage(total, None)

@@ -1,0 +1,325 @@
+"""A tool that answers questions about documents, however long they are.
+
+A request holds as many pages as fit. Where they do not fit into one, each group of pages is asked
+for what it says of the question (map), and the answer is made of these findings (reduce): in one
+request, or in several steps where they are too many for one.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Collection, Generator, Sequence
+from typing import Any, TypedDict
+
+from langchain_core.tools import ArgsSchema
+from pydantic import BaseModel, Field
+
+from langchain_glm4v import profiles
+from langchain_glm4v.errors import MediaError, ReplyError
+from langchain_glm4v.media.budget import CELL
+from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import PAGES, PASSWORD, Brief, Named, Question
+from langchain_glm4v.tools.base import (
+    Answer,
+    Reply,
+    Request,
+    Steps,
+    answer_of,
+    filled,
+    text_block,
+    told,
+    usage_of,
+)
+from langchain_glm4v.tools.pages import PagedTool, Pages, written
+from langchain_glm4v.tools.sources import at_hand, source
+
+_ANSWER_TOKENS = 8192  # room for thinking and answer, where the model's `max_tokens` names none
+_LABEL_TOKENS = 32  # of the text before a page, and the marks around it
+_LEAST_ROOM = 1024  # tokens; where a question leaves less, the server's count tells
+_NOTHING = "NOTHING"
+_DASH = r"\s?[-–—]\s?"
+# "[page 3]", "[pages 3-5, 7]", "[第3页]", brackets of other kinds
+_CITED = re.compile(
+    rf"[\[(【(]\s?(?:pages?|pp?\.|第)\s?((?:\d{{1,6}}|{_DASH}|,\s?|\sand\s){{1,60}})\s?页?\s?[\])】)]",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(rf"(\d+)(?:{_DASH}(\d+))?")
+
+
+class DocumentArguments(BaseModel):
+    """Arguments of `DocumentTool`."""
+
+    document: Named = Field(
+        description="Path or http(s) URL of the document, exactly as the user gave it."
+    )
+    question: Question = Field(
+        description="What to find out, in one clear sentence that makes sense on its own.",
+    )
+    pages: Brief = Field(
+        default="",
+        description=f"Which pages to read, {PAGES}",
+    )
+    password: Brief = Field(
+        default="",
+        description=PASSWORD,
+    )
+
+
+class Finding(TypedDict):
+    """What a group of pages says of a question.
+
+    Attributes:
+        pages: The group, counted from 1.
+        cited: Those of them on which it rests; empty if they say nothing of it.
+        answer: What the model found there; "" if nothing.
+        reasoning: Its thinking.
+        error: Why the pages could not be read; "" if they could.
+    """
+
+    pages: list[int]
+    cited: list[int]
+    answer: str
+    reasoning: str
+    error: str
+
+
+class DocumentArtifact(Answer):
+    """Artifact of `DocumentTool`.
+
+    Attributes:
+        document: Path or URL, as the agent gave it.
+        page_count: Pages of the document.
+        pages: Those that were read, counted from 1.
+        cited: Those on which the answer rests.
+        findings: What each group of pages says, in the order of the pages.
+    """
+
+    document: str
+    page_count: int
+    pages: list[int]
+    cited: list[int]
+    findings: list[Finding]
+
+
+class DocumentTool(PagedTool[DocumentArguments]):
+    """Answers questions about PDFs, slides and texts, and cites the pages.
+
+    Example:
+        ```python
+        tool = DocumentTool(llm=model, allowed_dirs=["/srv/files"])
+        tool.invoke({"document": "/srv/files/report.pdf", "question": "What did 2025 cost?"})
+        ```
+    """
+
+    name: str = "ask_document"
+    description: str = (
+        "Answer a question from the pages of a document: PDF, PPTX, PPT, DOCX, DOC, ODT, ODP. "
+        "Scans, tables, charts and pictures on the pages are seen. Answers cite pages as [page 3]."
+    )
+    args_schema: ArgsSchema | None = DocumentArguments
+
+    prompt: str = (
+        "These are pages of a document. Answer the question from them alone, and cite the page of "
+        "each fact, as in [page 3].\n\nQuestion: {question}"
+    )
+    """What the model is asked about all pages at once."""
+
+    find_prompt: str = (
+        "These are pages {pages} of a document with {count} pages. Write down all that they say "
+        "that helps to answer the question, and cite the page of each fact, as in [page 3]. If "
+        f"they say nothing of it, answer only: {_NOTHING}\n\nQuestion: {{question}}"
+    )
+    """What it is asked about a group of pages, where there are several. An answer of the one word
+    `NOTHING` is none."""
+
+    combine_prompt: str = (
+        "These are notes that were taken from the pages of a document.\n\n{findings}\n\nAnswer the "
+        "question from them alone, and cite the page of each fact, as in [page 3].\n\n"
+        "Question: {question}"
+    )
+    """What it is asked about what was found; if that is too long for one request, about parts of
+    it first."""
+
+    page_label: str = "Page {page}:"
+    """Stands before the picture of each page; "" for nothing."""
+
+    rests_on: str = "(Pages: {cited}. Read: {pages} of {count}.)"
+    """Tells the agent on which pages the answer rests; "" for nothing."""
+
+    pages_at_once: int | None = Field(default=None, ge=1)
+    """Pages in a request, at most. Default: as many as fit."""
+
+    combine: bool = True
+    """Whether one answer is made of what several groups of pages say. If not, the agent gets what
+    was found in each, to combine it itself."""
+
+    def _steps(self, arguments: DocumentArguments, media: Preparation) -> Steps:
+        found = source(arguments.document, self.allowed_dirs)
+        with at_hand(found, "document", allow_hosts=media.allow_hosts) as here:
+            pages = self._pages(here, arguments.pages, arguments.password)
+            room = self._room(media, arguments.question)
+            groups = self._groups(pages.wanted, room, media.max_pages)
+            prompt = self.prompt if len(groups) == 1 else self.find_prompt
+            replies = yield [
+                Request(self._content(pages, group, prompt, arguments.question), here.folders)
+                for group in groups
+            ]
+        findings, answers = _found(groups, replies)
+        final, more = yield from self._final(arguments.question, findings, answers, room)
+        read = sorted(pages.wanted)
+        noted = {page for finding in findings for page in finding["cited"]}
+        cited = _cited(final["answer"], read) or sorted(noted)
+        artifact = DocumentArtifact(
+            answer=final["answer"],
+            reasoning=final["reasoning"],
+            finish_reason=final["finish_reason"],
+            usage=usage_of([*answers, *more]),
+            document=arguments.document,
+            page_count=pages.count,
+            pages=read,
+            cited=cited,
+            findings=findings,
+        )
+        rests = {"cited": written(cited) or "none", "pages": written(read), "count": pages.count}
+        return f"{told(final)}\n\n{filled(self.rests_on, **rests)}".rstrip(), artifact
+
+    def _room(self, media: Preparation, question: str) -> int:
+        """Tokens of a request that are left for pages or findings."""
+        profile = profiles.find(self.llm.model_name) or profiles.UNKNOWN
+        context = media.context_tokens or profile.context_tokens
+        answer = min(self.llm.max_tokens or _ANSWER_TOKENS, context // 2)
+        longest = max(self.prompt, self.find_prompt, self.combine_prompt, key=len)
+        # A text has no more tokens than bytes.
+        asked = len(longest.encode()) + len(question.encode())
+        return max(context - answer - asked, _LEAST_ROOM)
+
+    def _groups(self, pages: Sequence[int], room: int, max_images: int) -> list[list[int]]:
+        """The pages of each request, even in number."""
+        largest = min(self.page_tokens, (self.longest_side // CELL) ** 2) + _LABEL_TOKENS
+        most = max(1, min(room // largest, max_images, self.pages_at_once or len(pages)))
+        count = math.ceil(len(pages) / most)
+        ends = [len(pages) * number // count for number in range(count + 1)]
+        return [[*pages[begin:end]] for begin, end in itertools.pairwise(ends)]
+
+    def _content(
+        self, pages: Pages, group: Sequence[int], prompt: str, question: str
+    ) -> list[dict[str, Any]]:
+        content = []
+        for page in group:
+            if self.page_label:
+                content.append(text_block(filled(self.page_label, page=page)))
+            content.append(pages.block(page))
+        asked = filled(prompt, question=question, pages=written(group), count=pages.count)
+        return [*content, text_block(asked)]
+
+    def _final(
+        self, question: str, findings: Sequence[Finding], answers: Sequence[Answer], room: int
+    ) -> Generator[Sequence[Request], Sequence[Reply], tuple[Answer, list[Answer]]]:
+        """The answer of all findings, and those of the requests that were made for it."""
+        if len(findings) == 1:
+            return answers[0], []
+        telling = [one for one in findings if one["answer"] or one["error"]]
+        if not any(one["answer"] for one in findings):
+            return _made(f"The pages say nothing of it.\n\n{_listed(telling)}".rstrip()), []
+        if not self.combine:
+            return _made(_listed(telling)), []
+        combined = yield from self._combined(question, telling, room)
+        return combined[-1], combined
+
+    def _combined(
+        self, question: str, findings: Sequence[Finding], room: int
+    ) -> Generator[Sequence[Request], Sequence[Reply], list[Answer]]:
+        """The answers to each request that combines findings, that to the question last."""
+        answers: list[Answer] = []
+        # Two fit into a request, so that each round leaves about half as many.
+        most = room // 2 - 1
+        texts = [_clipped(_listed([finding]), most) for finding in findings]
+        while True:
+            packed = _packed(texts, room)
+            replies = yield [
+                Request([text_block(filled(self.combine_prompt, findings=one, question=question))])
+                for one in packed
+            ]
+            found = [answer_of(reply) for reply in replies]
+            answers += found
+            if len(packed) == 1:
+                return answers
+            texts = [_clipped(told(answer), most) for answer in found]
+
+
+def _found(
+    groups: Sequence[list[int]], replies: Sequence[Reply]
+) -> tuple[list[Finding], list[Answer]]:
+    """What each group says, and the answers of those that could be read.
+
+    Raises:
+        MediaError: If none could.
+    """
+    findings = []
+    answers = []
+    for group, reply in zip(groups, replies, strict=True):
+        try:
+            answer = answer_of(reply)
+        except (MediaError, ReplyError) as error:
+            if len(groups) == 1:
+                raise
+            findings.append(_finding(group, error=str(error)))
+        else:
+            findings.append(_finding(group, answer))
+            answers.append(answer)
+    if not answers:
+        raise MediaError(f"no page could be read: {findings[0]['error']}")
+    return findings, answers
+
+
+def _made(text: str) -> Answer:
+    return Answer(answer=text, reasoning="", finish_reason="stop", usage=usage_of([]))
+
+
+def _finding(group: list[int], answer: Answer | None = None, error: str = "") -> Finding:
+    says = answer is not None and answer["answer"].strip(" .*\"'").upper() != _NOTHING
+    text = told(answer) if answer is not None and says else ""
+    return Finding(
+        pages=group,
+        # One that cites none rests on all that it was shown.
+        cited=(_cited(text, group) or group) if says else [],
+        answer=text,
+        reasoning=answer["reasoning"] if answer is not None else "",
+        error=error,
+    )
+
+
+def _listed(findings: Sequence[Finding]) -> str:
+    return "\n\n".join(
+        f"Pages {written(one['pages'])}:\n"
+        + (one["answer"] or f"could not be read: {one['error']}")
+        for one in findings
+    )
+
+
+def _clipped(text: str, most: int) -> str:
+    """A text of at most so many bytes."""
+    data = text.encode()
+    return text if len(data) <= most else f"{data[: max(most - 4, 0)].decode(errors='ignore')} …"
+
+
+def _packed(texts: Sequence[str], room: int) -> list[str]:
+    """Texts together, of at most so many bytes each."""
+    packed: list[str] = []
+    for text in texts:
+        joined = f"{packed[-1]}\n\n{text}" if packed else text
+        if packed and len(joined.encode()) <= room:
+            packed[-1] = joined
+        else:
+            packed.append(text)
+    return packed
+
+
+def _cited(answer: str, pages: Collection[int]) -> list[int]:
+    """The pages that an answer cites, of those that were read."""
+    cited: set[int] = set()
+    for place in _CITED.finditer(answer):
+        for span in _RANGE.finditer(place[1]):
+            first, last = int(span[1]), int(span[2] or span[1])
+            cited.update(page for page in pages if first <= page <= last)
+    return sorted(cited)

@@ -1,0 +1,149 @@
+"""A tool that tells where things are in a picture."""
+
+import base64
+import re
+from typing import TypedDict
+
+from langchain_core.messages import AIMessage
+from langchain_core.tools import ArgsSchema
+from pydantic import BaseModel, Field
+
+from langchain_glm4v.drawing import draw
+from langchain_glm4v.grounding import LABEL_PROMPT, LOCATE_PROMPT, Box, find_boxes
+from langchain_glm4v.media import image
+from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import Named, Question
+from langchain_glm4v.tools.base import (
+    Answer,
+    Reply,
+    Request,
+    Steps,
+    VisionTool,
+    answer_of,
+    filled,
+    text_block,
+)
+from langchain_glm4v.tools.sources import at_hand, source
+
+_SEVERAL = re.compile(r"[,;、;\n]")
+
+
+class LocateArguments(BaseModel):
+    """Arguments of `LocateTool`."""
+
+    image: Named = Field(
+        description="Path or http(s) URL of the image, exactly as the user gave it."
+    )
+    target: Question = Field(
+        description="What to find, such as: the red circle. Describe one thing so that no other is "
+        "meant; separate several by commas.",
+    )
+
+
+class FoundBox(TypedDict):
+    """Where a thing is.
+
+    Attributes:
+        label: What it is.
+        pixels: Left, top, right and bottom in pixels of the upright picture.
+        thousandths: The same in thousandths of its sides.
+    """
+
+    label: str
+    pixels: list[int]
+    thousandths: list[float]
+
+
+class LocateArtifact(Answer):
+    """Artifact of `LocateTool`.
+
+    Attributes:
+        image: Path or URL, as the agent gave it.
+        width: Pixels of the upright picture.
+        height: Pixels.
+        boxes: What was found.
+        picture: The picture with the boxes drawn, a PNG in base64; "" if nothing was found.
+    """
+
+    image: str
+    width: int
+    height: int
+    boxes: list[FoundBox]
+    picture: str
+
+
+class LocateTool(VisionTool[LocateArguments]):
+    """Tells where things are in a picture: boxes in pixels, and the picture with the boxes drawn.
+
+    Example:
+        ```python
+        tool = LocateTool(llm=model, allowed_dirs=["/srv/files"])
+        tool.invoke({"image": "/srv/files/photo.jpg", "target": "the red car"})
+        ```
+    """
+
+    name: str = "locate_in_image"
+    description: str = (
+        "Find where things are in an image. Returns a box for each in pixels: left, top, right, "
+        "bottom, counted from the upper left corner."
+    )
+    args_schema: ArgsSchema | None = LocateArguments
+
+    prompt: str = LOCATE_PROMPT
+    """What the model is asked about one thing."""
+
+    label_prompt: str = LABEL_PROMPT
+    """What it is asked about several, which commas part."""
+
+    picture_side: int = Field(default=1024, ge=28)
+    """Pixels of the longer side of the picture in the artifact, at most."""
+
+    def _steps(self, arguments: LocateArguments, media: Preparation) -> Steps:
+        found = source(arguments.image, self.allowed_dirs)
+        several = _SEVERAL.search(arguments.target)
+        prompt = self.label_prompt if several else self.prompt
+        question = text_block(filled(prompt, target=arguments.target))
+        with at_hand(found, "picture", allow_hosts=media.allow_hosts) as here:
+            picture_block = {"type": "image", **here.fields}
+            (reply,) = yield [Request([picture_block, question], here.folders)]
+            answer = answer_of(reply)
+            boxes = [box for box in map(Box.clipped, _boxes(reply)) if box is not None]
+            drawn = draw(here.path, boxes)
+        width, height = drawn.size
+        drawn.thumbnail((self.picture_side, self.picture_side))
+        picture = base64.b64encode(image.to_png(drawn)).decode() if boxes else ""
+        artifact = LocateArtifact(
+            **answer,
+            image=arguments.image,
+            width=width,
+            height=height,
+            boxes=[
+                FoundBox(
+                    label=box.label or ("" if several else arguments.target),
+                    pixels=[*box.to_pixels(width, height)],
+                    thousandths=[*box],
+                )
+                for box in boxes
+            ],
+            picture=picture,
+        )
+        return _listed(artifact, arguments.target), artifact
+
+
+def _boxes(reply: Reply) -> list[Box]:
+    """The boxes of a reply: those of its box tags, or of the whole text if it has none."""
+    if not isinstance(reply, AIMessage):
+        return []
+    tagged = reply.additional_kwargs.get("boxes")
+    return find_boxes("\n".join(tagged) if tagged else str(reply.text))
+
+
+def _listed(artifact: LocateArtifact, target: str) -> str:
+    size = f"{artifact['width']}x{artifact['height']} pixels"
+    if not artifact["boxes"]:
+        return f"Not found in the image of {size}: {target}. The answer was: {artifact['answer']}"
+    lines = [
+        f"{number}. {box['label'] or 'found'}: {', '.join(map(str, box['pixels']))}"
+        for number, box in enumerate(artifact["boxes"], 1)
+    ]
+    return f"In the image of {size}, as left, top, right, bottom:\n" + "\n".join(lines)

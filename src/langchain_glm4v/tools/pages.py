@@ -1,0 +1,86 @@
+"""What the tools that read documents have in common: which pages, and how they are shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from langchain_glm4v.media import document
+from langchain_glm4v.media.budget import check_count
+from langchain_glm4v.media.source import shown
+from langchain_glm4v.tools.base import Arguments, VisionTool
+from langchain_glm4v.tools.sources import Here
+
+PAGE_TOKENS = 2145
+"""Tokens of a page, at most: what one of A4 has in the default size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages of a document that an agent asks about.
+
+    Attributes:
+        here: The document's file.
+        count: Pages of the document.
+        wanted: Those asked about, counted from 1, each once.
+        options: Of the content block of each page.
+    """
+
+    here: Here
+    count: int
+    wanted: Sequence[int]
+    options: dict[str, Any]
+
+    def block(self, page: int) -> dict[str, Any]:
+        """The content block of a page."""
+        named = {**self.here.fields, "filename": self.here.given}
+        return {"type": "file", **named, "pages": str(page), **self.options}
+
+
+class PagedTool(VisionTool[Arguments]):
+    """Base of the tools that read documents."""
+
+    longest_side: int = document.LONGEST_SIDE
+    """Pixels of the longer side of a page of a document."""
+
+    page_tokens: int = PAGE_TOKENS
+    """Tokens of a page of a document, at most; a larger one is scaled down."""
+
+    max_pages: int = Field(default=200, ge=1)
+    """Pages that may be asked about in a call."""
+
+    def _pages(self, here: Here, wanted: str, password: str) -> Pages:
+        """Look at a document.
+
+        Args:
+            here: Its file.
+            wanted: Which pages, as in "1,3,5-7"; "" for all.
+            password: Of an encrypted PDF; "" for none.
+
+        Raises:
+            MediaError: If it cannot be read, has no such pages, or too many are wanted.
+        """
+        count = document.info(here.path, password=password or None, name=here.given).page_count
+        name = shown(here.given)
+        numbers = document.page_numbers(wanted or None, count, name)
+        once = [number + 1 for number in dict.fromkeys(numbers)]
+        check_count(name, len(once), self.max_pages, document.CHOOSE_PAGES)
+        options: dict[str, Any] = {
+            "longest_side": self.longest_side,
+            "max_tokens": self.page_tokens,
+        }
+        if password:
+            options["password"] = password
+        return Pages(here, count, once, options)
+
+
+def written(pages: Sequence[int]) -> str:
+    """Write page numbers in short: "1-3, 7"."""
+    spans: list[list[int]] = []
+    for page in pages:
+        if spans and page == spans[-1][1] + 1:
+            spans[-1][1] = page
+        else:
+            spans.append([page, page])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)

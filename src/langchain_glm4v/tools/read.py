@@ -1,0 +1,178 @@
+"""A tool that reads what is written: pictures and pages as Markdown."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from langchain_core.tools import ArgsSchema
+from pydantic import BaseModel, Field
+
+from langchain_glm4v.errors import MediaError, ReplyError, UnsupportedMediaError
+from langchain_glm4v.media.source import shown
+from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import PAGES, PASSWORD, Brief, Named
+from langchain_glm4v.tools.base import (
+    CUT_OFF,
+    NOT_CUT,
+    Answer,
+    Reply,
+    Request,
+    Result,
+    Steps,
+    answer_of,
+    filled,
+    text_block,
+    usage_of,
+)
+from langchain_glm4v.tools.pages import PagedTool
+from langchain_glm4v.tools.sources import at_hand, source
+
+# Models put a fence around all of it, though nobody asked for code.
+_FENCED = re.compile(r"```(?:markdown|md|html)?\n(.*)\n```", re.DOTALL)
+
+
+class ReadArguments(BaseModel):
+    """Arguments of `ReadTool`."""
+
+    source: Named = Field(
+        description="Path or http(s) URL of the image or document, exactly as the user gave it."
+    )
+    pages: Brief = Field(
+        default="",
+        description=f"Of a document: which pages to read, {PAGES}",
+    )
+    password: Brief = Field(
+        default="",
+        description=PASSWORD,
+    )
+
+
+class PageText(TypedDict):
+    """What is written on a page.
+
+    Attributes:
+        page: Its number, counted from 1; of a picture 1.
+        text: Markdown, tables as HTML.
+        finish_reason: "stop", or why the text was cut off, such as "length".
+        error: Why the page could not be read; "" if it could.
+    """
+
+    page: int
+    text: str
+    finish_reason: str
+    error: str
+
+
+class ReadArtifact(Answer):
+    """Artifact of `ReadTool`; its `answer` is the whole text.
+
+    Attributes:
+        source: Path or URL, as the agent gave it.
+        page_count: Pages of the document; of a picture 1.
+        pages: What is written on each page that was read, in the order asked for.
+    """
+
+    source: str
+    page_count: int
+    pages: list[PageText]
+
+
+class ReadTool(PagedTool[ReadArguments]):
+    """Reads the text of pictures and documents, scans among them, as Markdown.
+
+    Example:
+        ```python
+        tool = ReadTool(llm=model, allowed_dirs=["/srv/files"])
+        tool.invoke({"source": "/srv/files/scan.pdf", "pages": "1-3"})
+        ```
+    """
+
+    name: str = "read_text"
+    description: str = (
+        "Read all text of an image or of the pages of a document (PDF, PPTX, DOCX …), scans and "
+        "handwriting too. Returns Markdown, with tables as HTML. To answer one question about a "
+        "long document, ask_document is shorter."
+    )
+    args_schema: ArgsSchema | None = ReadArguments
+
+    prompt: str = "Convert this page to Markdown. Write tables as HTML."
+    """What the model is asked about each page."""
+
+    heading: str = "## Page {page}"
+    """Stands above each page of a document that has several; "" for nothing."""
+
+    max_pages: int = Field(default=50, ge=1)
+    """Pages that may be read in a call."""
+
+    def _steps(self, arguments: ReadArguments, media: Preparation) -> Steps:
+        found = source(arguments.source, self.allowed_dirs)
+        with at_hand(found, "medium", allow_hosts=media.allow_hosts) as here:
+            match media.recognised(here.path).kind:
+                case "picture":
+                    count, pages = 1, [1]
+                    blocks: list[dict[str, Any]] = [{"type": "image", **here.fields}]
+                case "document":
+                    asked = self._pages(here, arguments.pages, arguments.password)
+                    count, pages = asked.count, [*asked.wanted]
+                    blocks = [*map(asked.block, pages)]
+                case "video":
+                    raise UnsupportedMediaError(
+                        f"{shown(found.given)} is a video: give an image or a document"
+                    )
+            prompt = text_block(self.prompt)
+            replies = yield [Request([block, prompt], here.folders) for block in blocks]
+            return self._result(arguments, count, pages, replies)
+
+    def _result(
+        self,
+        arguments: ReadArguments,
+        count: int,
+        pages: Sequence[int],
+        replies: Sequence[Reply],
+    ) -> Result:
+        answers = []
+        found = []
+        for page, reply in zip(pages, replies, strict=True):
+            try:
+                answer = answer_of(reply)
+            except (MediaError, ReplyError) as error:
+                if len(pages) == 1:
+                    raise
+                found.append(PageText(page=page, text="", finish_reason="", error=str(error)))
+            else:
+                answers.append(answer)
+                found.append(
+                    PageText(
+                        page=page,
+                        text=_unfenced(answer["answer"]),
+                        finish_reason=answer["finish_reason"],
+                        error="",
+                    )
+                )
+        if not answers:
+            raise MediaError(f"no page could be read: {found[0]['error']}")
+        text = "\n\n".join(self._written(one, alone=count == 1) for one in found)
+        cut = [one["finish_reason"] for one in answers if one["finish_reason"] not in NOT_CUT]
+        artifact = ReadArtifact(
+            answer=text,
+            reasoning="\n\n".join(filter(None, (one["reasoning"] for one in answers))),
+            finish_reason=cut[0] if cut else "stop",
+            usage=usage_of(answers),
+            source=arguments.source,
+            page_count=count,
+            pages=found,
+        )
+        return text, artifact
+
+    def _written(self, page: PageText, *, alone: bool) -> str:
+        text = page["text"] if not page["error"] else f"(could not be read: {page['error']})"
+        if not page["error"] and page["finish_reason"] not in NOT_CUT:
+            text += CUT_OFF
+        heading = "" if alone or not self.heading else filled(self.heading, page=page["page"])
+        return "\n\n".join(filter(None, (heading, text)))
+
+
+def _unfenced(text: str) -> str:
+    """The text without a fence around all of it."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1] if fenced else text

@@ -1,0 +1,87 @@
+"""Which media an agent may name: files below allowed directories, and what is in the network."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_glm4v.errors import MediaError, UnsupportedMediaError
+from langchain_glm4v.media.allowed_dirs import local_path
+from langchain_glm4v.media.source import is_remote, local_file, read, scheme, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A medium that an agent named, and may name.
+
+    Attributes:
+        given: What it wrote.
+        path: The file, without links and `..`; None: it is in the network.
+        folders: Directories in or below which the file must still be when it is read.
+    """
+
+    given: str
+    path: Path | None = None
+    folders: Sequence[Path] = ()
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The key of a content block that leads to it."""
+        return {"url": self.given} if self.path is None else {"path": str(self.path)}
+
+
+@dataclass(frozen=True, slots=True)
+class Here(Source):
+    """A medium that is in a file.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+
+@contextmanager
+def at_hand(found: Source, kind: str, *, allow_hosts: Collection[str]) -> Iterator[Here]:
+    """A medium as a file meanwhile, so that it is fetched once however often it is read.
+
+    Args:
+        found: The medium.
+        kind: What it should be, for error messages.
+        allow_hosts: Hosts that may be fetched from though they are not public.
+
+    Raises:
+        MediaError: If it cannot be fetched; and errors within, with the URL for the file.
+    """
+    if found.path is not None:
+        yield Here(found.given, found.path, found.folders)
+        return
+    with local_file(read(found.given, kind, allow_hosts=allow_hosts), kind) as made:
+        path = made.resolve()
+        try:
+            yield Here(found.given, path, [path.parent])
+        except MediaError as error:
+            told = str(error).replace(repr(str(path)), shown(found.given))
+            raise type(error)(told) from error
+
+
+def source(named: str, allowed_dirs: Sequence[Path]) -> Source:
+    """Find what a path or URL means, if it is one that an agent may name.
+
+    Raises:
+        MediaNotFoundError: No file is there.
+        UnsupportedMediaError: It is neither the path of a file nor an `http(s)://` URL.
+        MediaError: It lies outside the directories.
+    """
+    if is_remote(named):
+        return Source(named)
+    if scheme(named) not in ("", "file"):
+        raise UnsupportedMediaError(
+            f"{shown(named)} is neither a path nor an http(s) URL: give one of these"
+        )
+    if not allowed_dirs:
+        raise MediaError(
+            f"{shown(named)} is a local file, and none may be read here: give an http(s) URL"
+        )
+    return Source(named, local_path(named, allowed_dirs), allowed_dirs)
