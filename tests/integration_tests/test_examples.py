@@ -1,0 +1,84 @@
+"""The examples do what they say, with the miniature."""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command
+from pydantic import SecretStr
+
+import compare_pictures
+import page_workflow
+import receipt_to_json
+import stream_reasoning
+import video_timeline
+from langchain_glm4v import ChatGLM4V
+from langchain_glm4v.server import GLM4VServer
+
+CONFIG: RunnableConfig = {"configurable": {"thread_id": "one"}}
+RECEIPT, SHAPES = map(str, page_workflow.PICTURES)
+
+
+@pytest.fixture(scope="module")
+def model(server: GLM4VServer) -> Iterator[ChatGLM4V]:
+    with ChatGLM4V(
+        base_url=server.base_url,
+        api_key=SecretStr(server.api_key),
+        model=server.served_model_name,
+        temperature=0,
+    ) as chat:
+        yield chat
+
+
+def test_stream_reasoning(model: ChatGLM4V, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stream_reasoning.stream(model, RECEIPT, "What is the Total?") == "10.45"
+    assert capsys.readouterr().out == 'The line reads "Total: 10.45".\n10.45\n'
+
+
+def test_compare_pictures(model: ChatGLM4V) -> None:
+    answers = compare_pictures.compare(model, compare_pictures.PICTURES, compare_pictures.QUESTIONS)
+    assert answers == ["Both have the same number.", "The first.", "Both show a yellow star."]
+
+
+def test_receipt_to_json(model: ChatGLM4V) -> None:
+    receipt = receipt_to_json.read(model, RECEIPT)
+    assert receipt.items == {
+        "Bread": Decimal("3.20"),
+        "Coffee": Decimal("2.50"),
+        "Cake": Decimal("4.75"),
+    }
+    assert receipt.is_sound
+    assert not receipt.model_copy(update={"total": Decimal("10.46")}).is_sound
+
+
+def test_video_timeline(model: ChatGLM4V) -> None:
+    assert video_timeline.timeline(model, video_timeline.FILM) == [
+        (0, 1, "blue square"),
+        (2, 4, "Bread"),
+        (5, 5, "yellow screen"),
+    ]
+
+
+@pytest.mark.parametrize("decision", [{"Total": "10.45", "Date": "today"}, None])
+def test_page_workflow_writes_what_a_human_says(
+    model: ChatGLM4V, tmp_path: Path, decision: dict[str, str] | None
+) -> None:
+    graph = page_workflow.build(model, tmp_path)
+    state: dict[str, Any] = graph.invoke({"picture": RECEIPT}, CONFIG)
+    (stop,) = state["__interrupt__"]
+    assert stop.value["fields"] == {"Total": "10.45", "Date": "2026-11-22"}
+    assert stop.value["doubts"] == {}
+    assert [*tmp_path.iterdir()] == []
+    state = graph.invoke(Command(resume=decision), CONFIG)
+    written = [json.loads(path.read_text()) for path in tmp_path.iterdir()]
+    assert written == ([decision] if decision else [])
+
+
+def test_page_workflow_leaves_out_what_has_no_text(model: ChatGLM4V, tmp_path: Path) -> None:
+    state = page_workflow.build(model, tmp_path).invoke({"picture": SHAPES}, CONFIG)
+    assert state["kind"] == page_workflow.SHAPES
+    assert "fields" not in state
