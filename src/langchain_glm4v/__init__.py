@@ -39,17 +39,24 @@ if TYPE_CHECKING:
     )
     from langchain_glm4v.grounding import Box, find_boxes
     from langchain_glm4v.media_plan import MediaPlan, MediumPlan, plan
+    from langchain_glm4v.output_parsers import (
+        BoxOutputParser,
+        JsonAnswerOutputParser,
+        ThinkAnswerOutputParser,
+    )
     from langchain_glm4v.questions import question_about
     from langchain_glm4v.server import GLM4VServer
 
 __all__ = [
     "Box",
+    "BoxOutputParser",
     "ChatGLM4V",
     "ContextLengthError",
     "EngineNotInstalledError",
     "GLM4VError",
     "GLM4VServer",
     "GpuError",
+    "JsonAnswerOutputParser",
     "MediaError",
     "MediaNotFoundError",
     "MediaPlan",
@@ -65,6 +72,7 @@ __all__ = [
     "ServerTimeoutError",
     "ServerUnreachableError",
     "TemplateError",
+    "ThinkAnswerOutputParser",
     "TooManyImagesError",
     "UnsupportedByServerError",
     "UnsupportedMediaError",
@@ -80,13 +88,16 @@ __all__ = [
 # Name -> module that has it; all others are in `errors`.
 _MODULES = {
     "Box": "grounding",
+    "BoxOutputParser": "output_parsers",
     "ChatGLM4V": "chat_models",
     "ContextLengthError": "call_errors",
     "GLM4VServer": "server",
+    "JsonAnswerOutputParser": "output_parsers",
     "MediaPlan": "media_plan",
     "MediumPlan": "media_plan",
     "ServerTimeoutError": "call_errors",
     "ServerUnreachableError": "call_errors",
+    "ThinkAnswerOutputParser": "output_parsers",
     "crop": "drawing",
     "draw": "drawing",
     "find_boxes": "grounding",
