@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     )
     from langchain_glm4v.grounding import Box, find_boxes
     from langchain_glm4v.media_plan import MediaPlan, MediumPlan, plan
+    from langchain_glm4v.output_parsers import (
+        BoxOutputParser,
+        JsonAnswerOutputParser,
+        ThinkAnswerOutputParser,
+    )
     from langchain_glm4v.questions import question_about
     from langchain_glm4v.server import GLM4VServer
     from langchain_glm4v.tools import (
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Box",
+    "BoxOutputParser",
     "ChatGLM4V",
     "ContextLengthError",
     "DocumentTool",
@@ -61,6 +67,7 @@ __all__ = [
     "GLM4VToolkit",
     "GpuError",
     "ImageTool",
+    "JsonAnswerOutputParser",
     "LocateTool",
     "MediaError",
     "MediaNotFoundError",
@@ -78,6 +85,7 @@ __all__ = [
     "ServerTimeoutError",
     "ServerUnreachableError",
     "TemplateError",
+    "ThinkAnswerOutputParser",
     "TooManyImagesError",
     "UnsupportedByServerError",
     "UnsupportedMediaError",
@@ -94,18 +102,21 @@ __all__ = [
 # Name -> module that has it; all others are in `errors`.
 _MODULES = {
     "Box": "grounding",
+    "BoxOutputParser": "output_parsers",
     "ChatGLM4V": "chat_models",
     "ContextLengthError": "call_errors",
     "DocumentTool": "tools",
     "GLM4VServer": "server",
     "GLM4VToolkit": "tools",
     "ImageTool": "tools",
+    "JsonAnswerOutputParser": "output_parsers",
     "LocateTool": "tools",
     "MediaPlan": "media_plan",
     "MediumPlan": "media_plan",
     "ReadTool": "tools",
     "ServerTimeoutError": "call_errors",
     "ServerUnreachableError": "call_errors",
+    "ThinkAnswerOutputParser": "output_parsers",
     "VideoTool": "tools",
     "crop": "drawing",
     "draw": "drawing",

@@ -112,7 +112,7 @@ def _names(boxes: Sequence[Box]) -> list[str]:
     known = _font()[1] if any(box.label for box in boxes) else frozenset()
     names = []
     for number, box in enumerate(boxes, 1):
-        label = "".join(c for c in " ".join(box.label.split()) if c in known).strip()
+        label = " ".join("".join(c for c in box.label if c in known or c.isspace()).split())
         if len(label) > _LONGEST:
             label = label[:_LONGEST] + "…"
         if not any(map(str.isalnum, label)):
