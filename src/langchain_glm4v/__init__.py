@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from langchain_glm4v.chat_models import ChatGLM4V
     from langchain_glm4v.errors import (
+        ActionError,
         EngineNotInstalledError,
         GLM4VError,
         GpuError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from langchain_glm4v.server import GLM4VServer
 
 __all__ = [
+    "ActionError",
     "Box",
     "ChatGLM4V",
     "ContextLengthError",
