@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ServerUnreachableError,
     )
     from langchain_glm4v.chat_models import ChatGLM4V
+    from langchain_glm4v.drawing import crop, draw
     from langchain_glm4v.errors import (
         ActionError,
         EngineNotInstalledError,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
         UnsupportedMediaError,
         WeightsError,
     )
-    from langchain_glm4v.grounding import Box
+    from langchain_glm4v.grounding import Box, find_boxes
     from langchain_glm4v.media_plan import MediaPlan, MediumPlan, plan
     from langchain_glm4v.questions import question_about
     from langchain_glm4v.server import GLM4VServer
@@ -71,6 +72,9 @@ __all__ = [
     "UnsupportedMediaError",
     "WeightsError",
     "__version__",
+    "crop",
+    "draw",
+    "find_boxes",
     "plan",
     "question_about",
 ]
@@ -85,6 +89,9 @@ _MODULES = {
     "MediumPlan": "media_plan",
     "ServerTimeoutError": "call_errors",
     "ServerUnreachableError": "call_errors",
+    "crop": "drawing",
+    "draw": "drawing",
+    "find_boxes": "grounding",
     "plan": "media_plan",
     "question_about": "questions",
 }

@@ -9,11 +9,15 @@ from langchain_glm4v.grounding import Box, find_boxes
 sides = st.integers(0, 1000) | st.floats(0, 1000).map(lambda x: round(x, 2))
 
 
+def sides_of(text: str) -> list[tuple[float, ...]]:
+    return [tuple(box) for box in find_boxes(text)]
+
+
 @given(st.lists(st.tuples(sides, sides, sides, sides), max_size=5))
 def test_boxes_of_any_number(boxes: list[tuple[float, ...]]) -> None:
     written = ",".join(f"[{', '.join(map(str, box))}]" for box in boxes)
 
-    assert find_boxes(f"[{written}]") == boxes
+    assert sides_of(f"[{written}]") == boxes
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_boxes_of_any_number(boxes: list[tuple[float, ...]]) -> None:
     ],
 )
 def test_shapes(text: str, boxes: list[tuple[float, ...]]) -> None:
-    assert find_boxes(text) == boxes
+    assert sides_of(text) == boxes
 
 
 def test_pixels() -> None:
@@ -43,9 +47,9 @@ def test_pixels() -> None:
 
 @pytest.mark.parametrize("text", ["1" * 300_000, "1," * 100_000, "1 " * 150_000, "9" * 9000 + ",1"])
 def test_no_text_takes_long(text: str) -> None:
-    assert find_boxes(text + "[1,2,3,4]")[-1][1:] == (2, 3, 4)
+    assert sides_of(text + "[1,2,3,4]")[-1][1:] == (2, 3, 4)
 
 
 @given(st.text(alphabet="0123456789.,-[] ٣"))
 def test_no_text_is_too_odd(text: str) -> None:
-    assert all(len(box) == 4 for box in find_boxes(text))
+    assert all(len([*box]) == 4 for box in find_boxes(text))

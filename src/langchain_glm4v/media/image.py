@@ -168,12 +168,7 @@ def prepare(
     limits = _Limits(max_tokens, longest_side)
     if is_pil_image(source):
         return [_of_pil(source, limits)]
-    source = plain(source, _KIND)
-    data = read(source, _KIND)
-    if isinstance(source, bytes) or scheme(source) == "data":
-        origin = f"the picture of {len(data)} bytes"
-    else:
-        origin = shown(source)
+    data, origin = _file(source)
     found = pool.call(_decoded, data, origin, limits, None, subject=origin)
     if isinstance(found, Picture):
         return [found]
@@ -186,6 +181,32 @@ def prepare(
             return pool.call(_decoded_page, str(path), page, limits, found[place], subject=page)
 
         return [*pool.each(decoded, range(len(found)))]
+
+
+def upright(source: "Given | Image.Image") -> "Image.Image":
+    """Decode a picture in full size: upright, in RGB, on white, as the boxes of answers count.
+
+    Args:
+        source: As for `prepare`; of a TIFF with several pages the first.
+
+    Returns:
+        A picture that shares nothing with the given one.
+
+    Raises:
+        MediaError: As for `prepare`, and if it has more than `MAX_PIXELS`.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    if not is_pil_image(source):
+        data, origin = _file(source)
+        return Image.frombytes("RGB", *pool.call(_pixels, data, origin, None, subject=origin))
+    origin = name_of(source)
+    if (unread := _unread(source)) is not None:
+        found = pool.call(_pixels, unread, origin, source.tell(), subject=origin)
+        return Image.frombytes("RGB", *found)
+    _load(source)
+    with _named(origin):
+        return _upright(source)
 
 
 def is_pil_image(value: object) -> "TypeIs[Image.Image]":
@@ -212,6 +233,15 @@ def to_png(picture: "Image.Image") -> bytes:
 def data_url(data: bytes, mime_type: str) -> str:
     """Write bytes as a `data:` URL."""
     return f"data:{mime_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _file(source: Given) -> tuple[bytes, str]:
+    """The bytes of a picture's file, and what error messages call it."""
+    source = plain(source, _KIND)
+    data = read(source, _KIND)
+    if isinstance(source, bytes) or scheme(source) == "data":
+        return data, f"the picture of {len(data)} bytes"
+    return data, shown(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +329,28 @@ def _decoded_page(path: str, origin: str, limits: _Limits, number: int) -> Pictu
     ):
         picture.seek(number)
         return _prepared(picture, None, origin, limits)
+
+
+def _pixels(data: bytes, origin: str, frame: int | None) -> tuple[tuple[int, int], bytes]:
+    """Width and height of a picture, upright, and its pixels in RGB; arguments as `_decoded`."""
+    with _quiet(origin), _opened(io.BytesIO(data), origin) as picture:
+        if frame is None and picture.format == "TIFF":
+            frame = _pages(picture, origin)[0]
+        picture.seek(frame or 0)
+        _check_pixels(picture, origin)
+        whole = _upright(picture)
+        return whole.size, whole.tobytes()
+
+
+def _upright(picture: "Image.Image") -> "Image.Image":
+    """The whole picture as `upright` gives it."""
+    picture.load()
+    turn = _turn(picture)
+    whole = _flat(picture).convert("RGB")  # a copy at any rate
+    if turn is not None:
+        whole = whole.transpose(turn)
+    whole.info.clear()  # of the source: its profile, its EXIF data with the turn
+    return whole
 
 
 @contextmanager
