@@ -2,9 +2,10 @@
 
     from langchain_glm4v.gui import GuiAgent, ModelPlanner
 
-    GuiAgent(ModelPlanner(model, "web"), screen, approve=ask_the_user).run("Find the opening hours")
+    agent = GuiAgent(ModelPlanner(model, "web"), screen, approve=ask_the_user)
+    agent.run("Find the opening hours").answer
 
-`Screen` is what a browser, a phone or a desktop must offer for that; `examples/gui_agent.py` has one
+`Screen` is what a browser, a phone or a desktop must offer for that; `examples/browser.py` has one
 for browsers.
 """
 
@@ -21,13 +22,14 @@ from langchain_glm4v.gui.actions import (
     OpenApp,
     Point,
     Press,
-    Scroll,
     ScreenAction,
+    Scroll,
     Swipe,
     Type,
     Wait,
 )
 from langchain_glm4v.gui.agent import (
+    Approve,
     GuiAgent,
     Outcome,
     Planner,
@@ -38,12 +40,13 @@ from langchain_glm4v.gui.agent import (
 )
 from langchain_glm4v.gui.dialects import DIALECTS, Dialect, Form, Plan
 from langchain_glm4v.gui.planner import ModelPlanner
-from langchain_glm4v.gui.screen import Mark, Observation, Risk, Screen
+from langchain_glm4v.gui.screen import Observation, Risk, Screen
 
 __all__ = [
     "DIALECTS",
     "Action",
     "Answer",
+    "Approve",
     "Click",
     "Dialect",
     "Drag",
@@ -54,7 +57,6 @@ __all__ = [
     "GuiAgent",
     "Hover",
     "LongPress",
-    "Mark",
     "ModelPlanner",
     "Observation",
     "OpenApp",

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from langchain_glm4v.errors import ActionError
+from langchain_glm4v.grounding import Box
 from langchain_glm4v.gui.actions import (
     Action,
     Answer,
@@ -44,7 +45,6 @@ from langchain_glm4v.gui.reading import (
     sections,
     shown,
 )
-from langchain_glm4v.gui.screen import Mark
 
 Kind: TypeAlias = Literal["mobile", "pc", "web"]
 """What kind of screen it is."""
@@ -114,7 +114,7 @@ class Dialect:
         """All actions, as the prompt lists them."""
         return "\n".join(f"- {form.usage}\n  {form.meaning}" for form in self.forms.values())
 
-    def read(self, answer: str, boxes: Sequence[str] = (), marks: Sequence[Mark] = ()) -> Plan:
+    def read(self, answer: str, boxes: Sequence[str] = (), marks: Sequence[Box] = ()) -> Plan:
         """Understand an answer. Never takes long, whatever the answer.
 
         Args:
@@ -290,7 +290,7 @@ _WEB_FORMS: Mapping[str, Form] = MappingProxyType(
         "click": Form(
             "Click [n]",
             "Click the element with the number n.",
-            lambda call: Click(_middle(call), element=_text(call)),
+            lambda call: Click(_middle(call), element=call.mark().label),
         ),
         "type": Form(
             "Type [n]; [text]",
@@ -319,12 +319,7 @@ _WEB_FORMS: Mapping[str, Form] = MappingProxyType(
 
 
 def _middle(call: Call) -> Point:
-    box = call.mark().box
-    return Point((box.left + box.right) / 2, (box.top + box.bottom) / 2)
-
-
-def _text(call: Call) -> str:
-    return call.mark().text
+    return Point(*call.mark().center)
 
 
 # AutoGLM-Phone, trained from GLM-4.1V, writes calls. Source: zai-org/Open-AutoGLM.

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
@@ -14,7 +15,7 @@ from langchain_glm4v.errors import ActionError
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.gui.agent import Situation, Step
 from langchain_glm4v.gui.dialects import DIALECTS, Dialect, Kind, Plan
-from langchain_glm4v.gui.screen import Mark, Observation
+from langchain_glm4v.gui.screen import Observation
 from langchain_glm4v.media import image, sniffing
 
 # What is told of the history and the page, at most: characters, steps and elements. The first two
@@ -55,7 +56,9 @@ class ModelPlanner:
         reply = self._llm.invoke([self.question(situation)])
         reason = reply.response_metadata.get("finish_reason")
         if reason in _CUT:
-            raise ActionError(f"it was cut off (finish_reason {reason!r}): think less, answer sooner")
+            raise ActionError(
+                f"it was cut off (finish_reason {reason!r}): think less, answer sooner"
+            )
         # Tags are still in the text where the client does not know them.
         found = reasoning.parse(str(reply.text))
         boxes = reply.additional_kwargs.get("boxes") or found.boxes
@@ -90,7 +93,9 @@ class ModelPlanner:
                         memory=_memory(step),
                         reason=_line(step.plan.reason, _MOST_TEXT),
                         action=_line(step.plan.written, _MOST_TEXT),
-                        result=": ".join(filter(None, (step.result, _line(step.detail, _MOST_TEXT)))),
+                        result=": ".join(
+                            filter(None, (step.result, _line(step.detail, _MOST_TEXT)))
+                        ),
                     )
                 )
         return "\n".join(told) or "nothing yet"
@@ -107,9 +112,9 @@ def _problem(steps: Sequence[Step]) -> str:
     return f"- Your latest answer was of no use: {_line(steps[-1].detail, _MOST_TEXT)}.\n"
 
 
-def _elements(marks: Sequence[Mark]) -> str:
+def _elements(marks: Sequence[Box]) -> str:
     lines = [
-        f"[{number}] {_line(mark.text, _MARK_TEXT)}"
+        f"[{number}] {_line(mark.label, _MARK_TEXT)}"
         for number, mark in enumerate(marks[:_MOST_MARKS], 1)
     ]
     return "\n".join(lines) or "none"
@@ -123,7 +128,7 @@ def _line(text: str, most: int) -> str:
 
 def _marked(observation: Observation) -> bytes:
     boxes = [
-        Box(*mark.box[:4], label=str(number))
+        replace(mark, label=str(number))
         for number, mark in enumerate(observation.marks[:_MOST_MARKS], 1)
     ]
     return image.to_png(draw(observation.picture, boxes)) if boxes else observation.picture

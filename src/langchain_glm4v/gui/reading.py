@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_args
 
 from langchain_glm4v.errors import ActionError
+from langchain_glm4v.grounding import Box
 from langchain_glm4v.gui.actions import Action, Direction, Point
-from langchain_glm4v.gui.screen import Mark
 
 MAX_TEXT = 10_000
 """Characters of an answer that are read, at most, from its begin: a plan is a few hundred."""
@@ -67,7 +67,7 @@ class Call:
     name: str
     arguments: Mapping[str, Any]
     text: str = field(compare=False)
-    marks: Sequence[Mark] = field(default=(), compare=False, repr=False)
+    marks: Sequence[Box] = field(default=(), compare=False, repr=False)
 
     def point(self, key: str) -> Point:
         """A point, or the middle of a box, in any brackets.
@@ -145,7 +145,7 @@ class Call:
             raise self._error(f"{given} is {self.text_of(given)!r}: write keys as in 'ctrl+c'")
         return tuple("enter" if key == "return" else key for key in found)
 
-    def mark(self, key: str = "mark") -> Mark:
+    def mark(self, key: str = "mark") -> Box:
         """What a number means.
 
         Raises:
@@ -192,7 +192,7 @@ def one_action(
     texts: Sequence[str],
     finder: Finder,
     builders: Mapping[str, Builder],
-    marks: Sequence[Mark],
+    marks: Sequence[Box],
 ) -> tuple[Action, str] | None:
     """Find the one action in the first of some texts that has any.
 

@@ -21,19 +21,6 @@ class Risk(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """Something that can be acted on by its number: its place in `Observation.marks`, from 1.
-
-    Attributes:
-        box: Where it is.
-        text: What it is, such as `button "Send"`.
-    """
-
-    box: Box
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Observation:
     """A screen as it is now.
 
@@ -41,14 +28,15 @@ class Observation:
         picture: A PNG or JPEG of the whole screen, without marks.
         width: Pixels of the picture.
         height: Pixels of the picture.
-        marks: What can be acted on; only the kind "web" needs it.
+        marks: What can be acted on by its number, from 1, labelled with what it is, such as
+            `button "Send"`. Only websites are worked on this way.
         place: The URL or the app that is shown, if that is known.
     """
 
     picture: bytes = field(repr=False)
     width: int
     height: int
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[Box, ...] = ()
     place: str = ""
 
 
