@@ -9,6 +9,7 @@ while that action lasts.
 import os
 import shutil
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -60,7 +61,7 @@ MARKS = """(() => {
                    Math.min(right, innerWidth), Math.min(bottom, innerHeight)];
     if (sides[2] - sides[0] < 2 || sides[3] - sides[1] < 2) continue;
     const there = document.elementFromPoint((sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2);
-    if (!there || !(one.contains(there) || there.contains(one))) continue;
+    if (!one.contains(there)) continue;  // it is hidden or covered
     const says = one.getAttribute('aria-label') || one.innerText || one.getAttribute('placeholder')
       || one.getAttribute('title') || '';
     marks.push({ sides, text: `${one.tagName.toLowerCase()} "${says.trim()}"` });
@@ -105,7 +106,9 @@ RISKS = r"""function (kind) {
     if (button?.form && /^(submit|image)$/.test(button.type)) sends(button.form, button);
     if (button?.type === 'file') risks.add('UPLOAD');
   }
-  if (element.closest('iframe, frame, object, embed')) risks.add('UNKNOWN');
+  if (element.ownerDocument !== document || element.closest('iframe, object, embed')) {
+    risks.add('UNKNOWN');
+  }
   return [...risks];
 }"""
 FOCUSED = """(() => {
@@ -129,6 +132,9 @@ EDITING = {("Control", key) for key in "acxz"}
 class BrowserScreen:
     """A page of a website.
 
+    Playwright works in a thread of its own, so that any thread may use a screen, with an event loop
+    or without, and several of them.
+
     Args:
         url: Where it begins; the browser stays on this site.
         width: Pixels of the page.
@@ -140,27 +146,15 @@ class BrowserScreen:
     """
 
     def __init__(self, url: str, width: int = 1280, height: int = 720) -> None:
-        path = find_chromium()
-        if path is None:
-            raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
         self._site = _origin(url)
         self._size = (width, height)
         self._allowed: Collection[Risk] = ()
         self._stopped: list[str] = []  # what was not let through
-        self._playwright = sync_playwright().start()
+        self._thread = ThreadPoolExecutor(1, "browser")
         try:
-            self._browser = self._playwright.chromium.launch(
-                executable_path=path,
-                # Nothing but this machine has a name; root cannot have the sandbox.
-                args=[
-                    *FLAGS,
-                    f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(url).hostname}",
-                    *(["--no-sandbox"] if os.geteuid() == 0 else []),
-                ],
-            )
-            self._page = self._open(url)
+            self._thread.submit(self._start, url).result()
         except BaseException:
-            self._playwright.stop()
+            self._thread.shutdown()
             raise
 
     def __enter__(self) -> Self:
@@ -176,11 +170,46 @@ class BrowserScreen:
 
     def close(self) -> None:
         """End the browser."""
-        self._browser.close()
-        self._playwright.stop()
+        self._thread.submit(self._end).result()
+        self._thread.shutdown()
 
     def observe(self) -> Observation:
         """Photograph the page."""
+        return self._thread.submit(self._observe).result()
+
+    def risks(self, action: ScreenAction) -> Collection[Risk]:
+        """Look up what an action would do."""
+        return self._thread.submit(self._risks, action).result()
+
+    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> None:
+        """Do an action, and wait until the page has come to rest."""
+        self._thread.submit(self._act, action, allowed).result()
+
+    def _start(self, url: str) -> None:
+        path = find_chromium()
+        if path is None:
+            raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
+        self._playwright = sync_playwright().start()
+        try:
+            self._browser = self._playwright.chromium.launch(
+                executable_path=path,
+                # Nothing but this site has a name; root cannot have the sandbox.
+                args=[
+                    *FLAGS,
+                    f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(url).hostname}",
+                    *(["--no-sandbox"] if os.geteuid() == 0 else []),
+                ],
+            )
+            self._page = self._open(url)
+        except BaseException:
+            self._playwright.stop()
+            raise
+
+    def _end(self) -> None:
+        self._browser.close()
+        self._playwright.stop()
+
+    def _observe(self) -> Observation:
         picture = self._page.screenshot(animations="disabled", caret="hide")
         session, world = self._world()
         seen = session.send(
@@ -193,24 +222,22 @@ class BrowserScreen:
         )
         return Observation(picture, *self._size, marks, self._page.url)
 
-    def risks(self, action: ScreenAction) -> Collection[Risk]:
-        """Look up what an action would do."""
+    def _risks(self, action: ScreenAction) -> Collection[Risk]:
         match action:
             case Click(at=at):
-                return self._risks(at, "click")
+                return self._risks_at(at, "click")
             case Type(at=None):
-                return self._risks(None, "write")
+                return self._risks_at(None, "write")
             case Type(at=at):
-                return {*self._risks(at, "write"), *self._risks(at, "click")}
+                return {*self._risks_at(at, "write"), *self._risks_at(at, "click")}
             case Press(keys=keys):
                 return self._risks_of_keys(tuple(KEYS.get(key, key) for key in keys))
             case Hover() | Scroll() | Wait() | GoBack():
                 return ()
         raise ActionError(f"a browser has no {type(action).__name__}")
 
-    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> None:
-        """Do an action, and wait until the page has come to rest."""
-        if new := {*self.risks(action)} - {*allowed}:
+    def _act(self, action: ScreenAction, allowed: Collection[Risk]) -> None:
+        if new := {*self._risks(action)} - {*allowed}:
             listed = ", ".join(sorted(risk.value for risk in new))
             raise ActionError(f"the page changed meanwhile: now the action {listed}")
         self._allowed, self._stopped = allowed, []
@@ -248,21 +275,23 @@ class BrowserScreen:
                 }[direction]
                 mouse.wheel(across * steps * NOTCH, down * steps * NOTCH)
             case GoBack():
-                if page.go_back(timeout=TIMEOUT) is None:
+                # The first is an empty page, the second the one that it began with.
+                if self._session.send("Page.getNavigationHistory")["currentIndex"] < 2:
                     raise ActionError("there is no page before this one")
+                page.go_back()
 
     def _pixel(self, at: Point) -> tuple[int, int]:
         return at.to_pixels(*self._size)
 
     def _risks_of_keys(self, keys: tuple[str, ...]) -> Collection[Risk]:
         if keys in {("Enter",), (" ",)}:
-            return self._risks(None, "enter")
+            return self._risks_at(None, "enter")
         if keys in EDITING or MOVING.issuperset(keys):
             return ()
         is_character = len(keys) == 1 and len(keys[0]) == 1
-        return self._risks(None, "write") if is_character else {Risk.UNKNOWN}
+        return self._risks_at(None, "write") if is_character else {Risk.UNKNOWN}
 
-    def _risks(self, at: Point | None, kind: str) -> set[Risk]:
+    def _risks_at(self, at: Point | None, kind: str) -> set[Risk]:
         """What an action on the element at a point, or on the one with the focus, would do."""
         session, world = self._world()
         try:
@@ -332,7 +361,10 @@ class BrowserScreen:
 
     def _stop(self, route: Route, what: str) -> None:
         self._stopped.append(what)
-        route.abort("blockedbyclient")
+        if route.request.is_navigation_request():
+            route.fulfill(status=204)  # the page stays as it is
+        else:
+            route.abort("blockedbyclient")
 
     def _close_socket(self, socket: WebSocketRoute) -> None:
         self._stopped.append(f"it would have talked to {_origin(socket.url)}")

@@ -50,7 +50,7 @@ _HEADINGS = (
     # All in one line.
     re.compile(rf"(?<!\S)\**+({_NAMES})\**+[::]\**+"),
 )
-_FENCE = re.compile(r"^\s*```\w*\s*$|`", re.MULTILINE)
+_FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Call:
         written = str(self.arguments.get(key) or "")
         numbers = list(map(float, _NUMBER.findall(written)))
         if not _ONLY_BRACKETS.fullmatch(_NUMBER.sub("", written)):
-            raise self._error(f"{key} is {written!r}, which is no point or box")
+            raise self._error(f"{key} is {shown(written)}, which is no point or box")
         match numbers:
             case []:
                 return None
@@ -93,7 +93,7 @@ class Call:
                 return Point(x, y)
             case [left, top, right, bottom]:
                 return Point((left + right) / 2, (top + bottom) / 2)
-        raise self._error(f"{key} is {written!r}: give one point or one box")
+        raise self._error(f"{key} is {shown(written)}: give one point or one box")
 
     def text_of(self, key: str) -> str:
         """A text.
@@ -120,7 +120,7 @@ class Call:
         for direction in get_args(Direction):
             if found == direction:
                 return direction  # type: ignore[no-any-return]
-        raise self._error(f"{key} is {found!r}: accepted are {', '.join(get_args(Direction))}")
+        raise self._error(f"{key} is {shown(found)}: accepted are {', '.join(get_args(Direction))}")
 
     def count(self, key: str, default: int, most: int) -> int:
         """A whole number from 1 to `most`; `default` if nothing is given.
@@ -130,7 +130,7 @@ class Call:
         """
         written = str(self.arguments.get(key, default)).strip()
         if not (written.isdecimal() and len(written) < 9 and 1 <= int(written) <= most):
-            raise self._error(f"{key} is {written!r}: give a whole number from 1 to {most}")
+            raise self._error(f"{key} is {shown(written)}: give a whole number from 1 to {most}")
         return int(written)
 
     def keys(self, *names: str) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class Call:
         given = next((name for name in names if self.arguments.get(name)), names[0])
         found = tuple(part.strip().lower() for part in self.text_of(given).split("+"))
         if not all(found):
-            raise self._error(f"{given} is {self.text_of(given)!r}: write keys as in 'ctrl+c'")
+            raise self._error(f"{given} is {shown(self.text_of(given))}: write keys as in 'ctrl+c'")
         return tuple("enter" if key == "return" else key for key in found)
 
     def mark(self, key: str = "mark") -> Box:
@@ -155,7 +155,7 @@ class Call:
         if len(written) < 9 and 1 <= int(written) <= len(self.marks):
             return self.marks[int(written) - 1]
         known = f"numbers go from 1 to {len(self.marks)}" if self.marks else "nothing has a number"
-        raise self._error(f"nothing has the number {written}: {known}")
+        raise self._error(f"nothing has the number {shown(written)}: {known}")
 
     def _error(self, problem: str) -> ActionError:
         return ActionError(f"in {shown(self.text)}, {problem}")
@@ -253,28 +253,30 @@ def find_mobile(text: str) -> Iterator[Call]:
 _LINES: Mapping[str, re.Pattern[str]] = {
     name: re.compile(rf"^[\s*`>-]*+{pattern}", re.IGNORECASE | re.MULTILINE)
     for name, pattern in {
-        "click": r"click\s*+\[?\s*+(?P<mark>\d++)\s*+\]?(?!\w)",
-        "type": r"type\s*+\[?\s*+(?P<mark>\d++)\s*+\]?\s*+[;,:]?\s*+"
+        "click": r"click\s*+\[?\s*+(?P<mark>\d++)\s*+\]?+(?!\w)",
+        "type": r"type\s*+\[?\s*+(?P<mark>\d++)\s*+\]?+\s*+[;,:]?+\s*+"
         r"(?:\[(?P<text>[^\]]*+(?:\](?![`.]?[^\S\n]*$)[^\]]*+)*+)\]|(?P<bare>[^\[\s].*+))",
-        "scroll": r"scroll\s*+\[?\s*+(?:(?P<mark>\d++)|window)\s*+\]?\s*+[;,:]?\s*+"
-        r"\[?\s*+(?P<direction>\w++)\s*+\]?",
+        "scroll": r"scroll\s*+\[?\s*+(?:(?P<mark>\d++)|window)\s*+\]?+\s*+[;,:]?+\s*+"
+        r"\[?\s*+(?P<direction>\w++)\s*+\]?+",
         "wait": r"wait\b",
         "goback": r"go_?back\b",
         "fail": r"fail\W*+$",
-        "key": r"key\s*+[;,:]\s*+\[?\s*+(?P<keys>[\w+]++)\s*+\]?",
+        "key": r"key\s*+[;,:]\s*+\[?\s*+(?P<keys>[\w+]++)\s*+\]?+",
         "answer": r"answer\s*+[;,:]\s*+(?P<text>[\s\S]++)",
     }.items()
 }
+_WRAPPED = re.compile(r"<content>(.*?)(?:</content>)?|\[(.*)\]", re.DOTALL)
 
 
 def find_lines(text: str) -> Iterator[Call]:
     """Lines such as `Type [2]; [some text]`."""
     text = _FENCE.sub("", text)
     if found := _LINES["answer"].search(text):
-        before, text_of = text[: found.start()], found["text"].strip()
-        unwrapped = text_of.removeprefix("<content>").removesuffix("</content>").strip()
-        yield from find_lines(before)
-        yield Call("answer", {"text": unwrapped.removeprefix("[").removesuffix("]")}, found[0])
+        yield from find_lines(text[: found.start()])
+        answer = found["text"].strip()
+        if wrapped := _WRAPPED.fullmatch(answer):
+            answer = (wrapped[1] or wrapped[2] or "").strip()
+        yield Call("answer", {"text": answer}, found[0])
         return
     for name, pattern in _LINES.items():
         for found in pattern.finditer(text):
