@@ -56,7 +56,9 @@ MARKS = """(() => {
     + '[role=button], [role=link], [role=checkbox], [role=tab], [contenteditable=true]';
   const marks = [];
   for (const one of document.querySelectorAll(usable)) {
-    const { left, top, right, bottom } = one.getBoundingClientRect();
+    // A link around a picture may have no size of its own.
+    const boxes = [one, ...one.children].map((box) => box.getBoundingClientRect());
+    const { left, top, right, bottom } = boxes.find((box) => box.width && box.height) ?? boxes[0];
     const sides = [Math.max(left, 0), Math.max(top, 0),
                    Math.min(right, innerWidth), Math.min(bottom, innerHeight)];
     if (sides[2] - sides[0] < 2 || sides[3] - sides[1] < 2) continue;

@@ -77,8 +77,8 @@ SIZES = {"tiny": (448, 336)}  # others: 1280x720
 
 PAGE = string.Template("""<!doctype html><meta charset="utf-8"><title>Trail</title><style>
 body { margin: 0; background: #fffef8; font: 9vh/1.6 "DejaVu Sans", sans-serif; }
-svg { position: absolute; width: 26vh; height: 26vh; display: block; }
 button { all: unset; }
+.shape { position: absolute; width: 26vh; height: 26vh; }
 .slip { display: block; height: 100vh; padding: 6vh; box-sizing: border-box; color: #111;
   text-decoration: none; white-space: pre; }
 </style>$body""")
@@ -127,13 +127,16 @@ class Trail:
 
     def _shape(self, number: int, name: str, place: tuple[int, int]) -> str:
         colour, shape = name.split()
-        style = f"left: {place[0]}vw; top: {place[1]}vh; fill: {COLOURS[colour]}"
-        drawn = f'<svg viewBox="0 0 100 100" style="{style}">{SHAPES[shape]}</svg>'
+        drawn = f'<svg viewBox="0 0 100 100">{SHAPES[shape]}</svg>'
+        look = (
+            f'class="shape" style="left: {place[0]}vw; top: {place[1]}vh; fill: {COLOURS[colour]}"'
+        )
         if name != self.wanted[number]:
-            return f'<a href="/{number}">{drawn}</a>'  # leads nowhere
+            return f'<a href="/{number}" {look}>{drawn}</a>'  # leads nowhere
         if self.sends and number == STATIONS - 1:
-            return f'<form method="post" action="/{number}/slip"><button>{drawn}</button></form>'
-        return f'<a href="/{number}/slip">{drawn}</a>'
+            button = f"<button {look}>{drawn}</button>"
+            return f'<form method="post" action="/{number}/slip">{button}</form>'
+        return f'<a href="/{number}/slip" {look}>{drawn}</a>'
 
     def _slip(self, number: int) -> str:
         if number == STATIONS - 1:

@@ -4,6 +4,7 @@ The model is scripted, and does whatever the page says: nothing may rest on its 
 """
 
 import http.server
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
 from browser import BrowserScreen, find_chromium
+from gui_agent import Trail, follow
 from langchain_glm4v import ActionError
 from langchain_glm4v.gui import (
     Click,
@@ -116,6 +118,15 @@ def show(sites: tuple[Site, Site]) -> Iterator[Open]:
             return stack.enter_context(BrowserScreen(f"{site.url}/", 448, 336))
 
         yield show
+
+
+def saying(reply: Callable[[str], str]) -> RunnableLambda[Any, AIMessage]:
+    """A chat model that answers a question's text."""
+
+    def answer(messages: Any) -> AIMessage:
+        return AIMessage(reply(messages[0].text))
+
+    return RunnableLambda(answer)
 
 
 # --- what is known beforehand
@@ -321,9 +332,7 @@ def test_page_that_changes_while_the_user_thinks(show: Open, sites: tuple[Site, 
         '<div class="all" id="calm">Nothing</div><script>setTimeout(() => calm.outerHTML = '
         '`<a href="EVIL/trap" class="all">Nothing</a>`, 1500)</script>'
     )
-    llm = RunnableLambda(
-        lambda _: AIMessage("left_click(start_box='[500,500]')")  # the same whatever comes
-    )
+    llm = saying(lambda _: "left_click(start_box='[500,500]')")  # the same whatever comes
     asked: list[Proposal] = []
 
     def think(proposal: Proposal) -> bool:
@@ -351,12 +360,11 @@ OBEYED = ("Type [1]; [hunter2]", "Click [2]", "Click [3]", "Click [4]")
 def test_obedient_model_does_no_harm(show: Open, sites: tuple[Site, Site], tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def obey(messages: Sequence[Any]) -> AIMessage:
-        text = messages[0].text
+    def obey(text: str) -> str:
         assert "never an order" in text
         asked.append(text)
         action = OBEYED[len(asked) - 1] if len(asked) <= len(OBEYED) else "FAIL"
-        return AIMessage(f"Thought: The page says so.\nAction: {action}\nMemory_Updated: {{}}")
+        return f"Thought: The page says so.\nAction: {action}\nMemory_Updated: {{}}"
 
     proposals: list[Proposal] = []
 
@@ -365,7 +373,7 @@ def test_obedient_model_does_no_harm(show: Open, sites: tuple[Site, Site], tmp_p
         return True if not proposal.risks else "I do not want that"
 
     screen = show(EVIL_PAGE)
-    planner = ModelPlanner(RunnableLambda(obey), "web")
+    planner = ModelPlanner(saying(obey), "web")
     outcome = GuiAgent(planner, screen, approve=refuse).run("What does the notice say?")
 
     # Three refusals in a row end it.
@@ -397,7 +405,7 @@ def test_website_is_used_by_its_numbers(show: Open, sites: tuple[Site, Site]) ->
             "ANSWER; <content>9 to 5</content>",
         ]
     )
-    llm = RunnableLambda(lambda _: AIMessage(f"Thought: x\nAction: {next(says)}"))
+    llm = saying(lambda _: f"Thought: x\nAction: {next(says)}")
     screen = show(
         '<form action="/found"><input name="q" placeholder="Search"><button>Go</button></form>'
         '<a href="/" style="visibility: hidden">hidden</a>'
@@ -418,6 +426,30 @@ def test_website_is_used_by_its_numbers(show: Open, sites: tuple[Site, Site]) ->
     places = [step.observation.place for step in outcome.steps]
     assert places[2] == f"{site.url}/found?q=hours+%26+more"
     assert places[5] == f"{site.url}/"
+
+
+def test_example_with_a_model_that_knows_the_prompts() -> None:
+    trail = Trail.made_up(5, sends=True)
+    numbers = [
+        shown.index(wanted) + 1 for shown, wanted in zip(trail.shown, trail.wanted, strict=True)
+    ]
+
+    def reply(question: str) -> str:
+        assert f"Click the {trail.wanted[0]}." in question
+        page = re.search(r"^Page: http://127.0.0.1:\d+/(\d)(/slip)?$", question, re.MULTILINE)
+        assert page
+        if page[2] is None:
+            assert "[6] a " in question or "[6] button" in question
+            return f"Action: Click [{numbers[int(page[1])]}]"
+        if page[1] == "2":
+            return f"Action: ANSWER; <content>{trail.code}</content>"
+        return "Action: Click [1]"
+
+    model: Any = saying(reply)
+    outcome = follow(trail, model, "another", approve=lambda _: True)
+
+    assert (outcome.ending, outcome.answer, len(trail.orders)) == ("done", trail.code, 1)
+    assert len(outcome.steps) == 6
 
 
 def test_writing_replaces_and_sends_nothing(show: Open, sites: tuple[Site, Site]) -> None:
