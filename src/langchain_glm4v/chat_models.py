@@ -40,7 +40,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from langchain_glm4v import counting, profiles, structured
+from langchain_glm4v import counting, output_parsers, profiles, structured
 from langchain_glm4v._version import __version__
 from langchain_glm4v.abilities import (
     Abilities,
@@ -443,7 +443,6 @@ class ChatGLM4V(BaseChatOpenAI):
             raise RequestError(f"{method} needs a schema: a class, a TypedDict or a dict")
         told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         kwargs["ls_structured_output_format"] = told
-        build = structured.builder_of(schema)
         if method == "function_calling":
             model = self.bind_tools(
                 [schema],
@@ -452,10 +451,10 @@ class ChatGLM4V(BaseChatOpenAI):
                 strict=strict,
                 **kwargs,
             )
-            parser: structured.AnswerParser = structured.CallParser(build=build)
+            parser: output_parsers.AnswerParser = output_parsers.CallParser(schema=schema)
         else:
             model = self.bind(response_format=structured.response_format(schema, method), **kwargs)
-            parser = structured.JsonAnswerParser(build=build)
+            parser = output_parsers.JsonAnswerOutputParser(schema=schema)
         return structured.chain(model, parser, include_raw=include_raw)
 
     def with_choices(
@@ -477,7 +476,7 @@ class ChatGLM4V(BaseChatOpenAI):
     def _with_choices(
         self, choices: dict[str, Any], *, include_raw: bool, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
-        parser = structured.ChoiceParser(choices=choices)
+        parser = output_parsers.ChoiceParser(choices=choices)
         model = self.bind(choices=list(choices), **kwargs)
         return structured.chain(model, parser, include_raw=include_raw)
 
@@ -494,7 +493,7 @@ class ChatGLM4V(BaseChatOpenAI):
             Gives a list of `Box`, in thousandths of the picture's sides.
         """
         model = self.bind(boxes=True, **kwargs)
-        return structured.chain(model, structured.BoxesParser(), include_raw=include_raw)
+        return structured.chain(model, output_parsers.BoxOutputParser(), include_raw=include_raw)
 
     def get_num_tokens(self, text: str) -> int:
         """Tokens of a text, as the server counts them."""

@@ -6,6 +6,9 @@ argument of a call. So what makes a box here is four numbers with commas between
 is looked for in the text around it.
 """
 
+import bisect
+import contextlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +38,35 @@ LABEL_PROMPT = (
 _NUMBER = r"-?\d{1,9}+(?:\.\d++)?"
 # Begins at the begin of a number only, so that no text takes long.
 _FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+,\s*+{_NUMBER}){{3}}(?!\d)")
+_TAG = re.compile(r"</?\|\w++\|>")  # of boxes
+# What stands between boxes that share one label.
+_JOINT = re.compile(rf"(?:{_TAG.pattern}|[\s\[\](){{}}<>,;])*+")
+
+# Keys whose value is a label, in JSON, Python or the arguments of a call.
+_NAMED = re.compile(
+    r"(?<!\w)(?:label|name|object|category|class(?:_name)?|description|text|title|caption|target"
+    r"|element_info|标签|名称)[\"']?\s*+[:=]\s*+"
+    r"(\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+')",
+    re.IGNORECASE | re.DOTALL,
+)
+_BRACE = re.compile("[{}]")
+_QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]\Z|(?<!\w)'([^']+)'\Z|「([^「」]+)」\Z")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+# What ends here has nothing to do with the next box: a clause, a cell, a list, the name of a call.
+_CLAUSE = re.compile(r"[\n|\]}。!?,;:、]|[.!?,;:]\s|\((?=\w++\Z)")
+_UNOPENED = re.compile(r"[^()]*+\)")
+_MARKUP = re.compile(r"</?\w++[^<>]*+>")
+_OPENING = " \t\r\n[({<'\""
+_AROUND = " \t\r\n:=:—–-*_#`|<>,,;;"
+_IN_CHINESE = re.compile(r"(?:的?(?:位置|坐标|边界框|检测框))?(?:位于|是|为|在)?\Z")
+# Words that lead to a box and do not say what is in it.
+_FILLER = re.compile(
+    r"(?:an?|and|answer|are|as|at|b?box|bboxes|boxes|b?box_2ds?|(?:start|end)_box|bounding(?:_box)?"
+    r"|by|coord(?:inate)?s?|final|for|found|from|has|have|here|image|in|is|it|its|json|located"
+    r"|location|of|on|picture|position|region|result|that|the|there|this|to|visible|was|were|with)",
+    re.IGNORECASE,
+)
+_LONGEST_LABEL = 100  # characters; what is longer is no label
 
 
 # No tuple: the label would be a fifth item of what is taken for four numbers.
@@ -71,8 +103,13 @@ class Box:
             label: What is in it.
         """
         left, top, right, bottom = pixels
-        across, down = SIDE / width, SIDE / height
-        return cls(left * across, top * down, right * across, bottom * down, label)
+        return cls(
+            left * SIDE / width,
+            top * SIDE / height,
+            right * SIDE / width,
+            bottom * SIDE / height,
+            label,
+        )
 
     def __iter__(self) -> Iterator[float]:
         return iter((self.left, self.top, self.right, self.bottom))
@@ -119,21 +156,106 @@ def _area(left: float, top: float, right: float, bottom: float) -> float:
     return max(0.0, right - left) * max(0.0, bottom - top)
 
 
-def find_boxes(text: str) -> list[Box]:
+def find_boxes(text: str, tagged: Sequence[str] = ()) -> list[Box]:
     """Find the boxes in a text such as `"[[10,20,30,40],[50,60,70,80]]"`, brackets of any kind.
+
+    Linear in the length of the text, whatever it is.
 
     Args:
         text: The inside of a box tag, or any answer.
+        tagged: Parts of the text that stood in box tags, in order: if there are any, only the boxes
+            in them count.
 
     Returns:
-        Each four numbers that stand together, in order.
+        Each four numbers that stand together, in order, as they are: outside the picture too. Their
+        labels are the values beside them of keys such as "label" and "name", or their own key, or
+        the words in front of them: `red circle [[10,20,30,40]]`.
     """
-    return [_box(found[0], "") for found in _FOUR.finditer(text)]
+    located = list(_located(text))
+    if not any(tagged):
+        return [box for _, box in located]
+    if (spans := _spans(text, tagged)) is None:
+        return find_boxes("\n".join(tagged))
+    begins = [begin for begin, _ in spans]
+    found = []
+    for at, box in located:
+        span = bisect.bisect(begins, at) - 1
+        if span >= 0 and at < spans[span][1]:
+            found.append(box)
+    return found
 
 
-def _box(numbers: str, label: str) -> Box:
-    left, top, right, bottom = map(float, numbers.split(","))
-    return Box(left, top, right, bottom, label)
+def _spans(text: str, parts: Sequence[str]) -> list[tuple[int, int]] | None:
+    """Where each part begins and ends in a text, in order; None if one is not there."""
+    spans = []
+    end = 0
+    for part in filter(None, parts):
+        begin = text.find(part, end)
+        if begin < 0:
+            return None
+        end = begin + len(part)
+        spans.append((begin, end))
+    return spans
+
+
+def _located(text: str) -> Iterator[tuple[int, Box]]:
+    """The boxes of a text, and where their numbers begin."""
+    runs: list[list[re.Match[str]]] = []  # those that share a label
+    for found in _FOUR.finditer(text):
+        if runs and _JOINT.fullmatch(text, runs[-1][-1].end(), found.start()):
+            runs[-1].append(found)
+        else:
+            runs.append([found])
+    ends = [0, *(run[-1].end() for run in runs)]
+    begins = [*(run[0].start() for run in runs[1:]), len(text)]
+    for run, before, after in zip(runs, ends, begins, strict=False):
+        label = _label(text[before : run[0].start()], text[run[-1].end() : after])
+        for found in run:
+            left, top, right, bottom = map(float, found[0].split(","))
+            yield found.start(), Box(left, top, right, bottom, label)
+
+
+def _label(before: str, after: str) -> str:
+    """The label of boxes, by the text in front of them and the text behind them."""
+    before = _TAG.sub("", before).rstrip(_OPENING + ",")
+    own = before.rpartition("{")[2]  # what is in the same object
+    if named := _NAMED.search(own) or _NAMED.search(_BRACE.split(after, maxsplit=1)[0]):
+        return _plain(_unquoted(named[1]))
+    return _leading(own)
+
+
+def _leading(text: str) -> str:
+    """The label that the end of a text is, such as `red circle` in `1. **red circle**: `."""
+    text = _MARKUP.sub("\n", text).rstrip(_AROUND)
+    if text.endswith((".", "!", "?", "。", "!", "?")):  # the sentence is over
+        return ""
+    if quoted := _QUOTED.search(text[-_LONGEST_LABEL - 2 :]):
+        text = quoted[1] or quoted[2] or quoted[3]
+    else:
+        *_, text = _CLAUSE.split(text)
+        text = text.removeprefix(found[0]) if (found := _UNOPENED.match(text)) else text
+    if len(text) > 2 * _LONGEST_LABEL:
+        return ""
+    words = _IN_CHINESE.sub("", text.strip(_AROUND + _OPENING)).split()
+    while words and words != ["A"] and _FILLER.fullmatch(words[0]):  # "A" may be a name
+        del words[0]
+    while words and words != ["A"] and _FILLER.fullmatch(words[-1]):
+        del words[-1]
+    return _plain(" ".join(words))
+
+
+def _unquoted(literal: str) -> str:
+    """The text of a string literal of JSON or Python."""
+    with contextlib.suppress(ValueError):
+        return str(json.loads(literal, strict=False))
+    return _ESCAPE.sub(r"\1", literal[1:-1])
+
+
+def _plain(label: str) -> str:
+    """A label in one line; "" for what is none."""
+    label = "".join(" " if c.isspace() else c for c in label if c.isprintable() or c.isspace())
+    label = " ".join(label.split()).strip("*`")
+    return label if len(label) <= _LONGEST_LABEL and any(map(str.isalnum, label)) else ""
 
 
 def match(
