@@ -71,11 +71,22 @@ MARKS = """(() => {
   return { marks, width: innerWidth, height: innerHeight };
 })()"""
 
+# Ways out that do not pass where requests are stopped.
+CLOSED = "for (const name of ['RTCPeerConnection', 'webkitRTCPeerConnection', 'SharedWorker'])" + (
+    " delete globalThis[name];"
+)
+
 # What an action on an element would do: names of `Risk`.
 RISKS = r"""function (kind) {
   const risks = new Set();
-  let element = this.nodeType === Node.ELEMENT_NODE ? this : this.parentElement;
-  element = element?.closest('label')?.control ?? element;
+  const around = (one, which) => {  // shadow trees do not end it
+    for (; one; one = one.getRootNode().host) {
+      if (one.closest(which)) return one.closest(which);
+    }
+    return null;
+  };
+  const there = this.nodeType === Node.ELEMENT_NODE ? this : this.parentElement;
+  const element = around(there, 'label')?.control ?? there;
   if (!element) return [];
   const url = (text) => { try { return new URL(text, document.baseURI); } catch { return null; } };
   const leads = (text) => {
@@ -87,7 +98,7 @@ RISKS = r"""function (kind) {
     risks.add('SUBMIT');
     leads(button?.getAttribute('formaction') ?? form.getAttribute('action') ?? '');
   };
-  const field = element.closest('input, textarea, select, [contenteditable]');
+  const field = around(element, 'input, textarea, select, [contenteditable]');
   if (kind === 'write' && field) {
     const said = [field.type, field.autocomplete, field.name, field.id, field.placeholder,
       field.getAttribute('aria-label'), ...[...(field.labels ?? [])].map((one) => one.innerText)];
@@ -98,17 +109,17 @@ RISKS = r"""function (kind) {
   if (kind === 'enter' && field?.form && field.tagName !== 'TEXTAREA') sends(field.form);
   if (kind === 'write' && !field) risks.add('UNKNOWN');
   if (kind !== 'write' || element !== field) {
-    const link = element.closest('a, area');
+    const link = around(element, 'a, area');
     const href = link?.getAttribute('href') ?? link?.getAttribute('xlink:href');
     if (href != null) {
       leads(href);
       if (link.hasAttribute('download')) risks.add('DOWNLOAD');
     }
-    const button = element.closest('button, input');
+    const button = around(element, 'button, input');
     if (button?.form && /^(submit|image)$/.test(button.type)) sends(button.form, button);
     if (button?.type === 'file') risks.add('UPLOAD');
   }
-  if (element.ownerDocument !== document || element.closest('iframe, object, embed')) {
+  if (element.ownerDocument !== document || around(element, 'iframe, object, embed')) {
     risks.add('UNKNOWN');
   }
   return [...risks];
@@ -151,7 +162,7 @@ class BrowserScreen:
         self._site = _origin(url)
         self._size = (width, height)
         self._allowed: Collection[Risk] = ()
-        self._stopped: list[str] = []  # what was not let through
+        self._stopped: list[str] = []  # what was not let through and is not told yet
         self._thread = ThreadPoolExecutor(1, "browser")
         try:
             self._thread.submit(self._start, url).result()
@@ -183,9 +194,9 @@ class BrowserScreen:
         """Look up what an action would do."""
         return self._thread.submit(self._risks, action).result()
 
-    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> None:
-        """Do an action, and wait until the page has come to rest."""
-        self._thread.submit(self._act, action, allowed).result()
+    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> str:
+        """Do an action, and wait until the page has come to rest; tell what was stopped."""
+        return self._thread.submit(self._act, action, allowed).result()
 
     def _start(self, url: str) -> None:
         path = find_chromium()
@@ -238,11 +249,11 @@ class BrowserScreen:
                 return ()
         raise ActionError(f"a browser has no {type(action).__name__}")
 
-    def _act(self, action: ScreenAction, allowed: Collection[Risk]) -> None:
+    def _act(self, action: ScreenAction, allowed: Collection[Risk]) -> str:
         if new := {*self._risks(action)} - {*allowed}:
             listed = ", ".join(sorted(risk.value for risk in new))
             raise ActionError(f"the page changed meanwhile: now the action {listed}")
-        self._allowed, self._stopped = allowed, []
+        self._allowed = allowed
         try:
             self._do(action)
             self._page.wait_for_timeout(WAIT if isinstance(action, Wait) else REST)
@@ -251,8 +262,8 @@ class BrowserScreen:
             raise ActionError(f"the browser says: {error.message.splitlines()[0]}") from error
         finally:
             self._allowed = ()
-        if self._stopped:
-            raise ActionError(f"the browser stopped it: {'; '.join(dict.fromkeys(self._stopped))}")
+        stopped, self._stopped = dict.fromkeys(self._stopped), []
+        return f"the browser stopped what the page tried: {'; '.join(stopped)}" if stopped else ""
 
     def _do(self, action: ScreenAction) -> None:
         page, mouse = self._page, self._page.mouse
@@ -340,6 +351,7 @@ class BrowserScreen:
             service_workers="block",
         )
         context.set_default_timeout(TIMEOUT)
+        context.add_init_script(CLOSED)
         context.route("**/*", self._pass)
         context.route_web_socket("**/*", self._close_socket)
         page = context.new_page()

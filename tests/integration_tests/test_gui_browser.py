@@ -44,6 +44,7 @@ pytestmark = pytest.mark.skipif(
     find_chromium() is None, reason="Chromium is not installed: apt-get install chromium"
 )
 
+MOST_WAITS = 50  # a busy machine may take long until it tells what was stopped
 MIDDLE = Click(Point(500, 500))
 Open = Callable[[str], BrowserScreen]
 
@@ -197,6 +198,12 @@ ELEMENTS: dict[str, tuple[str, set[str], set[str]]] = {
         set(),
         {"SECRET"},
     ),
+    "shadow in a link": (
+        '<a href="http://example.com/"><span id=inner></span></a><script>inner.attachShadow('
+        "{mode: 'closed'}).innerHTML = '<b>go</b>'</script>",
+        {"LEAVE"},
+        {"LEAVE", "UNKNOWN"},
+    ),
     "nothing": ("<p>text</p>", set(), {"UNKNOWN"}),
 }
 # What a page may do to be taken for harmless.
@@ -274,6 +281,22 @@ HIDDEN = '<div class="all" onclick="{}">Free prize</div>'
             "document.body.append(form); form.submit()",
             "it would have sent data",
         ),
+        (
+            "new Worker(window.URL.createObjectURL(new Blob([`fetch('${location.origin}/order', "
+            "{method: 'POST'})`])))",
+            "it would have sent data",
+        ),
+        (
+            "const frame = document.createElement('iframe'); document.body.append(frame); "
+            "frame.contentWindow.fetch('/order', {method: 'POST'})",
+            "it would have sent data",
+        ),
+        (
+            "const link = document.createElement('a'); link.href = '/'; link.ping = '/order'; "
+            "link.click()",
+            "it would have sent data",
+        ),
+        ("window.open('EVIL')", "it would have "),
         ("window.open('/window')", "it would have opened a window"),
         ("new WebSocket('EVIL/socket'.replace('http', 'ws'))", "it would have talked to ws://"),
         ("location = '/file'", "a download was cancelled"),
@@ -290,12 +313,25 @@ def test_what_was_not_allowed_does_not_happen(
     screen = show(HIDDEN.format(script))
 
     assert not screen.risks(MIDDLE)  # it looks harmless
-    with pytest.raises(ActionError, match=stopped):
-        screen.act(MIDDLE, ())
+    told = [screen.act(MIDDLE, ())]
+    while len(told) < MOST_WAITS and not re.search(stopped, told[-1]):
+        told.append(screen.act(Hover(Point(0, 0)), ()))
+    assert re.search(stopped, told[-1]), told
     site, evil = sites
     assert evil.seen == []
     assert not [request for request in site.seen if request.startswith("POST")]
     assert screen.observe().place == f"{site.url}/"
+
+
+@pytest.mark.parametrize("name", ["RTCPeerConnection", "webkitRTCPeerConnection", "SharedWorker"])
+def test_other_ways_out_are_closed(show: Open, sites: tuple[Site, Site], name: str) -> None:
+    frame = f"frames[0].{name}"
+    screen = show(
+        f"<iframe></iframe><script>fetch(`/${{typeof {name}}}/${{typeof {frame}}}`)</script>"
+    )
+    screen.observe()
+
+    assert "GET /undefined/undefined" in sites[0].seen
 
 
 def test_page_does_nothing_on_its_own(show: Open, sites: tuple[Site, Site]) -> None:

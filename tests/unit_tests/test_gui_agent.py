@@ -76,13 +76,14 @@ class Pages:
             raise ActionError("there is no keyboard")
         return [Risk.SUBMIT, Risk.LEAVE] if action == SEND else []
 
-    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> None:
+    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> str:
         if action == Wait():
             raise ActionError("the page changed meanwhile")
         self.did.append(action)
         self.allowed.append(allowed)
         if isinstance(action, Click):
             self.page += {LEFT.at: -1, RIGHT.at: 1}.get(action.at, 0)
+        return "a window was closed" if action == SEND else ""
 
 
 @dataclass
@@ -162,6 +163,7 @@ def test_consent_is_for_the_risks_that_were_shown() -> None:
     outcome, screen, _ = run([SEND, RIGHT, DONE], approve=consent)
 
     assert results(outcome) == ["done"] * 3
+    assert outcome.steps[0].detail == "a window was closed"
     assert [proposal.action for proposal in asked] == [SEND, RIGHT]
     assert asked[0].risks == screen.allowed[0] == {Risk.SUBMIT, Risk.LEAVE}
     assert screen.allowed[1] == frozenset()

@@ -75,7 +75,8 @@ class Step:
         observation: The screen before it.
         plan: What was to be done; None: it could not be understood.
         result: What became of it.
-        detail: Why, if it was not done; or that it changed nothing.
+        detail: Why, if it was not done; else what else there is to know, such as that nothing
+            changed.
     """
 
     observation: Observation
@@ -178,7 +179,7 @@ class GuiAgent:
             action = step.plan.action if step.plan and step.result == "done" else None
             if not isinstance(action, Finish | Answer):
                 observation = self._screen.observe()
-                if action and observation.picture == step.observation.picture:
+                if action and not step.detail and observation.picture == step.observation.picture:
                     step = replace(step, detail="nothing changed on the screen")
             steps.append(step)
             if on_step is not None:
@@ -218,5 +219,4 @@ class GuiAgent:
         # Nothing else is consent, whatever counts as true: a text is a refusal.
         if consent is not True:
             return "refused", consent if isinstance(consent, str) else "the user did not consent"
-        self._screen.act(action, risks)
-        return "done", ""
+        return "done", self._screen.act(action, risks)

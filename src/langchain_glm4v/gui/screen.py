@@ -60,13 +60,16 @@ class Screen(Protocol):
             ActionError: The action makes no sense here.
         """
 
-    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> None:
+    def act(self, action: ScreenAction, allowed: Collection[Risk]) -> str:
         """Do an action.
 
         Args:
             action: What to do.
-            allowed: Risks that were approved; an action that turns out to have others must fail.
+            allowed: Risks that were approved; what turns out to have others must not happen.
+
+        Returns:
+            What the model should know of it, such as that something was stopped; else "".
 
         Raises:
-            ActionError: It cannot be done here, or would do what is not allowed.
+            ActionError: It was not done, because it cannot be, or has further risks by now.
         """
