@@ -20,6 +20,7 @@ consent: on a terminal you are asked, otherwise nobody is there, and it is refus
 Exits with 1 if the miniature told a wrong code, or anything was sent without consent.
 """
 
+import difflib
 import http.server
 import os
 import random
@@ -58,7 +59,6 @@ COLOURS = {
     "yellow": "#f0c81e",
     "orange": "#f0821e",
     "purple": "#8c3caa",
-    "black": "#1e1e1e",
 }
 # In a square of 100 units.
 SHAPES = {
@@ -70,13 +70,14 @@ SHAPES = {
     "cross": '<polygon points="33,0 67,0 67,33 100,33 100,67 67,67 67,100 33,100 33,67 0,67 0,33 '
     '33,33"/>',
 }
+NAMES = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 # Left and top of each place, in hundredths of the page.
 PLACES = ((6, 8), (40, 12), (74, 6), (10, 58), (43, 60), (76, 56))
 STATIONS = 3
 SIZES = {"tiny": (448, 336)}  # others: 1280x720
 
 PAGE = string.Template("""<!doctype html><meta charset="utf-8"><title>Trail</title><style>
-body { margin: 0; background: #fffef8; font: 9vh/1.6 "DejaVu Sans", sans-serif; }
+body { margin: 0; background: #fffef8; font: 7vh/1.6 "DejaVu Sans", sans-serif; }
 button { all: unset; }
 .shape { position: absolute; width: 26vh; height: 26vh; }
 .slip { display: block; height: 100vh; padding: 6vh; box-sizing: border-box; color: #111;
@@ -106,8 +107,7 @@ class Trail:
     def made_up(cls, seed: int, *, sends: bool) -> "Trail":
         """A trail of `STATIONS` stations, the same for the same seed."""
         rng = random.Random(seed)
-        every = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-        shown = [rng.sample(every, len(PLACES)) for _ in range(STATIONS)]
+        shown = [rng.sample(NAMES, len(PLACES)) for _ in range(STATIONS)]
         letters = "".join(rng.choices(string.ascii_uppercase, k=3))
         code = f"{letters}-{rng.randint(1000, 9999)}"
         return cls([rng.choice(shapes) for shapes in shown], shown, code, sends)
@@ -219,8 +219,12 @@ class GroundingPlanner:
             return Plan(Finish(success=True, answer=fields["Code"]), reason="the slip has the code")
         if "Next" not in fields:
             raise ActionError(f"a slip says neither Code nor Next, but {text!r}")
-        wanted = fields["Next"]
-        return Plan(Click(Point(500, 500)), reason=f"the slip says: {wanted}", memory=wanted)
+        # It misspells words that it was not trained on ("blue start"), and there are only so many.
+        near = difflib.get_close_matches(fields["Next"].lower(), NAMES, 1)
+        if not near:
+            raise ActionError(f"{fields['Next']!r} on a slip is no shape")
+        wanted = near[0]
+        return Plan(Click(Point(500, 500)), reason=f"read: {fields['Next']}", memory=wanted)
 
     def _ask(self, question: str, picture: bytes) -> str:
         return str(self._model.invoke([question_about(question, picture)]).text)
