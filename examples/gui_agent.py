@@ -4,9 +4,9 @@
     GLM4V_MODEL=zai-org/GLM-4.1V-9B-Thinking python examples/gui_agent.py
 
 The website is served by this program, on this machine, and drawn by a real Chromium without a
-window. Which shapes and which code are on it is made up anew each time, or by a seed: `python
-examples/gui_agent.py 7`. So the code that the agent tells can only have been read from the screen;
-it is compared with the truth in the end.
+window (apt-get install chromium; pip install playwright). Which shapes and which code are on it is
+made up anew each time, or by a seed: `python examples/gui_agent.py 7`. So the code that the agent
+tells can only have been read from the screen; it is compared with the truth in the end.
 
 What decides about the next step depends on the model. The real one is asked for actions, in the way
 that it was trained for websites (`ModelPlanner`). The miniature was not trained for that. But it
