@@ -18,6 +18,7 @@ EXPECTED_SKIPS = {
 EXPECTED_REASONS = (
     "LibreOffice is not installed",
     # what no wheel brings
+    "Chromium is not installed",
     "kubectl is not installed",
     "promtool is not installed",
     "systemd-analyze is not installed",

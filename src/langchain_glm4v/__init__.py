@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from langchain_glm4v.chat_models import ChatGLM4V
     from langchain_glm4v.drawing import crop, draw
     from langchain_glm4v.errors import (
+        ActionError,
         EngineNotInstalledError,
         GLM4VError,
         GpuError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ActionError",
     "Box",
     "BoxOutputParser",
     "ChatGLM4V",

@@ -14,6 +14,7 @@ GLM4VError
 │   ├── ServerUnreachableError   nothing answers a call (also OpenAI's and LangChain's)
 │   ├── ServerTimeoutError       no answer in time (also OpenAI's and LangChain's)
 │   └── ReplyError               the answer to a call is no chat completion (also a ValueError)
+├── ActionError                  an action on a screen that cannot be understood or done
 ├── RequestError                 a call that cannot be made (also a ValueError)
 │   ├── ContextLengthError       too long for the model (also LangChain's)
 │   └── UnsupportedByServerError the server cannot do what was asked for
@@ -81,6 +82,10 @@ class SelfCheckError(ServerError):
 
 class ReplyError(ServerError, ValueError):
     """What the server sent is no chat completion, so no message can be made of it."""
+
+
+class ActionError(GLM4VError):
+    """What a model wants done on a screen cannot be understood, or cannot be done there."""
 
 
 class RequestError(GLM4VError, ValueError):

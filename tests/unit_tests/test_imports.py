@@ -33,6 +33,12 @@ def test_import_without_a_name_loads_no_langchain() -> None:
     assert loaded("import langchain_glm4v; langchain_glm4v.ChatGLM4V", LANGCHAIN)
 
 
+def test_import_of_agents_loads_nothing_heavy() -> None:
+    program = "import langchain_openai; before = set(sys.modules); import langchain_glm4v.gui"
+
+    assert loaded(program, HEAVY | {"playwright"}) == ""
+
+
 def test_no_other_name_is_offered() -> None:
     with pytest.raises(AttributeError, match="no attribute 'ChatGLM5V'"):
         _ = langchain_glm4v.ChatGLM5V  # type: ignore[attr-defined]
