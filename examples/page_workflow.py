@@ -44,7 +44,6 @@ class State(TypedDict, total=False):
     kind: str
     fields: dict[str, str]
     doubts: dict[str, str]
-    is_approved: bool
     written: str
 
 
@@ -79,13 +78,11 @@ def build(model: ChatGLM4V, out: Path) -> CompiledStateGraph[State, None, State,
         return {"doubts": {n: again[n] for n in names if again[n] != state["fields"][n]}}
 
     def review(state: State) -> State:
-        """Ask a human, who answers with the right fields, or with none to refuse."""
-        asked = {key: state[key] for key in ("picture", "fields", "doubts")}
-        fields: dict[str, str] | None = interrupt(asked)
-        return {"fields": fields or {}, "is_approved": fields is not None}
+        """Ask a human, who answers with the right fields, or with no fields to refuse."""
+        return {"fields": interrupt({key: state[key] for key in ("picture", "fields", "doubts")})}
 
     def write(state: State) -> State:
-        if not state["is_approved"]:
+        if not state["fields"]:
             return {}
         path = out / f"{Path(state['picture']).stem}.json"
         path.write_text(json.dumps(state["fields"], indent=2) + "\n", encoding="utf-8")
@@ -102,13 +99,13 @@ def build(model: ChatGLM4V, out: Path) -> CompiledStateGraph[State, None, State,
     return graph.compile(checkpointer=InMemorySaver())
 
 
-def ask_human(asked: dict[str, Any], *, says_yes: bool) -> dict[str, str] | None:
-    """Show what was read; returns what shall be written, None for nothing."""
+def ask_human(asked: dict[str, Any], *, says_yes: bool) -> dict[str, str]:
+    """Show what was read; returns what shall be written."""
     print(json.dumps(asked, indent=2, ensure_ascii=False))
     if says_yes and not asked["doubts"]:
         return dict(asked["fields"])
     reply = input("write these fields? [y/N] ") if sys.stdin.isatty() else "n"
-    return dict(asked["fields"]) if reply.strip().lower() == "y" else None
+    return dict(asked["fields"]) if reply.strip().lower() == "y" else {}
 
 
 def main() -> None:

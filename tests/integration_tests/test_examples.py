@@ -63,9 +63,9 @@ def test_video_timeline(model: ChatGLM4V) -> None:
     ]
 
 
-@pytest.mark.parametrize("decision", [{"Total": "10.45", "Date": "today"}, None])
+@pytest.mark.parametrize("decision", [{"Total": "10.45", "Date": "today"}, {}])
 def test_page_workflow_writes_what_a_human_says(
-    model: ChatGLM4V, tmp_path: Path, decision: dict[str, str] | None
+    model: ChatGLM4V, tmp_path: Path, decision: dict[str, str]
 ) -> None:
     graph = page_workflow.build(model, tmp_path)
     state: dict[str, Any] = graph.invoke({"picture": RECEIPT}, CONFIG)
