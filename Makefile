@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := .venv/installed
 TORCH := torch==2.13.0+cpu
 
-.PHONY: help demo test lint benchmark soak clean
+.PHONY: help demo test unit_tests integration_tests lint benchmark soak clean
 
 help:
 	@echo "make demo       ask the miniature about pictures, a scan and a film, on a real vLLM"
@@ -18,8 +18,11 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-test: $(INSTALLED)
-	$(BIN)/python -m pytest
+# Both at once with -j2.
+test: unit_tests integration_tests
+
+unit_tests integration_tests: $(INSTALLED)
+	$(BIN)/python -m pytest tests/$@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
