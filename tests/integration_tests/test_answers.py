@@ -1,7 +1,6 @@
 """The main job, end to end: a picture or a scanned page in, reasoning and the right answer out."""
 
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,8 @@ import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from PIL import Image
-from pydantic import SecretStr
 
 from langchain_glm4v import ChatGLM4V
-from langchain_glm4v.server import GLM4VServer
 from tiny_glm4v import checkpoint_path
 from training.pictures import Picture
 from training.reference import Reference
@@ -21,17 +18,6 @@ from training.sample import ask
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MEDIA = EXAMPLES / "media"
 DEMO: dict[str, Any] = runpy.run_path(str(EXAMPLES / "demo.py"))
-
-
-@pytest.fixture(scope="module")
-def model(server: GLM4VServer) -> Iterator[ChatGLM4V]:
-    with ChatGLM4V(
-        base_url=server.base_url,
-        api_key=SecretStr(server.api_key),
-        model=server.served_model_name,
-        temperature=0,
-    ) as chat:
-        yield chat
 
 
 def question(text: str, *names: str) -> HumanMessage:

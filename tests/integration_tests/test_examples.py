@@ -1,7 +1,6 @@
 """The examples do what they say, with the miniature."""
 
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
-from pydantic import SecretStr
 
 import compare_pictures
 import page_workflow
@@ -17,21 +15,9 @@ import receipt_to_json
 import stream_reasoning
 import video_timeline
 from langchain_glm4v import ChatGLM4V
-from langchain_glm4v.server import GLM4VServer
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "one"}}
 RECEIPT, SHAPES = map(str, page_workflow.PICTURES)
-
-
-@pytest.fixture(scope="module")
-def model(server: GLM4VServer) -> Iterator[ChatGLM4V]:
-    with ChatGLM4V(
-        base_url=server.base_url,
-        api_key=SecretStr(server.api_key),
-        model=server.served_model_name,
-        temperature=0,
-    ) as chat:
-        yield chat
 
 
 def test_stream_reasoning(model: ChatGLM4V, capsys: pytest.CaptureFixture[str]) -> None:

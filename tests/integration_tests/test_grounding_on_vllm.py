@@ -1,6 +1,5 @@
 """Shapes found, drawn and cut out, and answers read through the parsers, on the real vLLM."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +33,6 @@ BLUE_SQUARE = Box.from_pixels((83, 159, 117, 193), 336, 224)  # measured in the 
 class Invoice(BaseModel):
     Date: str
     Total: str
-
-
-@pytest.fixture(scope="module")
-def model(server: GLM4VServer) -> Iterator[ChatGLM4V]:
-    with ChatGLM4V(
-        base_url=server.base_url,
-        api_key=SecretStr(server.api_key),
-        model=server.served_model_name,
-        temperature=0,
-    ) as chat:
-        yield chat
 
 
 @pytest.fixture(scope="module")
