@@ -19,6 +19,10 @@ from typing import Any
 
 # Holds the id of the process that starts this one.
 PARENT_VARIABLE = "GLM4V_SERVER_PARENT"
+# "1": the engine's process begins ahead of time.
+AHEAD_VARIABLE = "GLM4V_ENGINE_AHEAD"
+# What that process needs and the server, by then, does not know yet. They leave the GPU alone.
+ENGINE_MODULES = ("vllm.v1.engine.core", "vllm.v1.worker.gpu_worker")
 PARENT_CHECK_INTERVAL = 0.5  # seconds
 ORPHAN_GRACE = 5.0  # seconds an orphan has to end by itself
 
@@ -112,15 +116,16 @@ def inspect_models_in_process() -> None:
         registry._run_in_subprocess = lambda inspect: inspect()
 
 
-def load_guard() -> None:
-    """Make the module `glm4v_guard` importable, for vLLM's `--middleware`."""
-    name = "glm4v_guard"
-    path = Path(__file__).with_name("guard.py")
-    spec = importlib.util.spec_from_file_location(name, path)
+def load(name: str) -> Any:
+    """The module in the file `name`.py beside this one; as `glm4v_<name>` it can be imported."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"glm4v_{name}", path)
     assert spec is not None
     assert spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def end_with_parent() -> None:
@@ -139,16 +144,33 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
+def become_the_engine(server: int) -> None:
+    """Import what the engine will need, in the process that is to be it."""
+    os.environ[PARENT_VARIABLE] = str(server)
+    prepare()
+    for name in ENGINE_MODULES:
+        importlib.import_module(name)
+
+
+def prepare() -> None:
+    """Make this process one that vLLM can run in."""
+    end_with_parent()
+    repair()
+    load("guard")  # for `--middleware`; also in the processes of `--api-server-count`
+
+
 def main() -> None:
     """Run vLLM's command line with this process's arguments."""
+    if os.environ.get(AHEAD_VARIABLE) == "1":
+        server = os.getpid()
+        load("engine_ahead").begin(lambda: become_the_engine(server), own={PARENT_VARIABLE})
+    prepare()
     inspect_models_in_process()
     sys.argv[0] = "vllm"
     importlib.import_module("vllm.entrypoints.cli.main").main()
 
 
-if __name__ in {"__main__", "__mp_main__"}:
-    end_with_parent()
-    repair()
-    load_guard()  # also for `--api-server-count`, whose processes come without `main`
+if __name__ == "__mp_main__":
+    prepare()
 if __name__ == "__main__":
     main()
