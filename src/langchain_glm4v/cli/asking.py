@@ -3,25 +3,19 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import httpx2
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 
-from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.cli.exits import CUT_OFF
-from langchain_glm4v.cli.finding import NoServerError, Target, add_target, target
+from langchain_glm4v.cli.model import add_model, asked_model
 from langchain_glm4v.cli.terminal import dimmed, harmless, print_json, say
 from langchain_glm4v.cli.values import number, whole
-from langchain_glm4v.clients import explained
-from langchain_glm4v.errors import ServerError
 from langchain_glm4v.media_blocks import OPTIONS, Kind
 from langchain_glm4v.media_plan import plan
 from langchain_glm4v.preparation import Preparation, at_once
 
-KEEP_ALIVE = 300.0  # seconds
 # What a medium is -> the type of its content block.
 BLOCKS: Mapping[Kind, str] = {"picture": "image", "document": "file", "video": "video"}
 # Option of media -> type, and how it is described.
@@ -96,15 +90,7 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
         help="paths or URLs of pictures, documents or a video, and the question; "
         "- reads the question from standard input",
     )
-    add_target(parser)
-    parser.add_argument(
-        "--keep-alive",
-        type=float,
-        default=KEEP_ALIVE,
-        metavar="SECONDS",
-        help="if no server runs and --model is given, one is started, and stays for so long. "
-        "Default: %(default)g",
-    )
+    add_model(parser)
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--max-tokens", type=whole(1), metavar="N", help="of thinking and answer")
     parser.add_argument("--temperature", type=number, metavar="X", help="0: always the likeliest")
@@ -140,7 +126,7 @@ def _ask(args: argparse.Namespace) -> int:
         for name in ("max_tokens", "temperature", "thinking", "thinking_budget")
         if (value := getattr(args, name)) is not None
     }
-    with _model(args, {**fields, "allow_hosts": tuple(args.allow_host)}) as model:
+    with asked_model(args, {**fields, "allow_hosts": tuple(args.allow_host)}) as model:
         show = Shown(args.reasoning)
         whole: AIMessageChunk | None = None
         for chunk in model.stream(messages):
@@ -157,38 +143,6 @@ def _ask(args: argparse.Namespace) -> int:
         if reason not in COMPLETE:
             say(f"the answer was cut off ({reason})")
     return 0 if reason in COMPLETE else CUT_OFF
-
-
-@contextmanager
-def _model(args: argparse.Namespace, fields: Mapping[str, Any]) -> Iterator[ChatGLM4V]:
-    """The model that is to be asked, on a server that runs or is started for it."""
-    with ExitStack() as stack:
-        try:
-            server = stack.enter_context(target(args))
-        except NoServerError:
-            if not args.model:
-                raise
-            model = ChatGLM4V.managed(
-                args.model, on_progress=say, idle_timeout=args.keep_alive, **fields
-            )
-        else:
-            model = _of(server, fields)
-        yield stack.enter_context(model)
-
-
-def _of(server: Target, fields: Mapping[str, Any]) -> ChatGLM4V:
-    key = {} if server.api_key is None else {"api_key": server.api_key}
-    at = {"base_url": server.base_url, **key, **fields}
-    name = server.model
-    if name is None:
-        with ChatGLM4V(**at) as any_model, explained(server.base_url, "check --base-url"):
-            found = any_model.root_client.get("/models", cast_to=httpx2.Response)
-        try:
-            name = found.json()["data"][0]["id"]
-        except (ValueError, LookupError, TypeError) as error:
-            message = f"{server.base_url} names no model: check --base-url, or give --model"
-            raise ServerError(message) from error
-    return ChatGLM4V(model=name, **at)
 
 
 def _as_json(reply: AIMessageChunk) -> dict[str, Any]:

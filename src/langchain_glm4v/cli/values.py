@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -36,3 +37,11 @@ def address(text: str) -> str:
         message = f"{text!r} is no address such as http://127.0.0.1:8000/v1"
         raise argparse.ArgumentTypeError(message)
     return text
+
+
+def folder(text: str) -> Path:
+    """Reads the path of a directory."""
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
+    return path

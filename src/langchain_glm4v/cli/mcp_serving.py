@@ -1,0 +1,85 @@
+"""`glm4v mcp`."""
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_glm4v.cli.model import add_model, asked_model
+from langchain_glm4v.cli.terminal import say
+from langchain_glm4v.cli.values import folder, number, whole
+from langchain_glm4v.errors import GLM4VError
+
+KEY_VARIABLE = "GLM4V_MCP_KEY"
+KEY_BYTES = 32
+LOOPBACK = "127.0.0.1"
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument(
+        "--allowed-dir",
+        action="append",
+        default=[],
+        type=folder,
+        metavar="DIR",
+        help="local files in or below it may be read; may be given again. Default: none is read",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="may be fetched from though it is not public; may be given again",
+    )
+    parser.add_argument(
+        "--timeout", type=number, metavar="SECONDS", help="that a call may take. Default: any"
+    )
+    group = parser.add_argument_group("over HTTP, instead of standard input and output")
+    group.add_argument("--port", type=whole(1), metavar="PORT", help="port to listen on")
+    group.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help=f"address to listen on; clients send ${KEY_VARIABLE} as bearer token, "
+        "or the key that is printed. Default: %(default)s",
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("mcp") is None:
+        raise GLM4VError('the MCP SDK is missing: pip install "langchain-glm4v[mcp]"')
+    from langchain_glm4v import mcp  # noqa: PLC0415
+    from langchain_glm4v.tools import GLM4VToolkit  # noqa: PLC0415
+
+    with asked_model(args, {"allow_hosts": tuple(args.allow_host)}) as model:
+        toolkit = GLM4VToolkit(llm=model, allowed_dirs=args.allowed_dir, timeout=args.timeout)
+        server = mcp.new_server(toolkit.get_tools())
+        if args.port is None:
+            asyncio.run(mcp.serve_stdio(server))
+        else:
+            _serve_http(server, args.host, args.port)
+    return 0
+
+
+def _serve_http(server: Any, host: str, port: int) -> None:
+    import uvicorn  # noqa: PLC0415
+
+    from langchain_glm4v.mcp import HTTP_PATH, http_app  # noqa: PLC0415
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        key = os.environ.get(KEY_VARIABLE)
+        shown = f"[{host}]" if ":" in host else host
+        say(f"MCP at http://{shown}:{port}{HTTP_PATH}")
+        if not key:
+            key = secrets.token_urlsafe(KEY_BYTES)
+            say(f"bearer token: {key}")
+        config = uvicorn.Config(http_app(server, key, host=host), log_level="warning")
+        uvicorn.Server(config).run([listening])
+
+
+COMMANDS: Mapping[str, Any] = {"mcp": (_add, _run)}
