@@ -43,7 +43,10 @@ def watched(server: Server, leader: int) -> Iterator[dict[str, Any]]:
 def _start_gpu() -> subprocess.Popen[str] | None:
     if shutil.which(GPU_QUERY[0]) is None:
         return None
-    return subprocess.Popen([*GPU_QUERY, *GPU_FORMAT], stdout=subprocess.PIPE, text=True)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    which = ["--id", visible] if visible else []
+    command = [*GPU_QUERY, *GPU_FORMAT, *which]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def _stop_gpu(process: subprocess.Popen[str] | None) -> dict[str, float]:

@@ -83,7 +83,9 @@ def test_the_process_that_waits_becomes_the_first_that_is_spawned(tmp_path: Path
         "pid = int(open(f'/proc/self/task/{os.getpid()}/children').read()); os.kill(pid, 9); "
         "os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)",
         # Files have numbers that it cannot give them.
-        "import fcntl; files = [os.dup(0) for _ in range(300)]",
+        "files = [os.dup(0) for _ in range(300)]",
+        # Another program than Python is to be started.
+        "multiprocessing.set_executable(os.readlink('/proc/self/exe'))",
     ],
 )
 def test_a_spawned_process_stands_in(tmp_path: Path, then: str) -> None:

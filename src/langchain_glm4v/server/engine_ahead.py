@@ -46,7 +46,9 @@ def begin(import_all: Callable[[], None], own: Collection[str] = ()) -> None:
     spawn = _util.spawnv_passfds
 
     def hand_over(path: Any, arguments: Sequence[Any], files: Sequence[int]) -> int:
-        if "--multiprocessing-fork" not in arguments:
+        # vLLM has `--numa-bind` done by another program in Python's place.
+        is_python = os.fsdecode(path) == sys.executable
+        if "--multiprocessing-fork" not in arguments or not is_python:
             return int(spawn(path, arguments, files))
         _util.spawnv_passfds = spawn
         with here:
