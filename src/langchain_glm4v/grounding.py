@@ -37,15 +37,15 @@ LABEL_PROMPT = (
 
 _NUMBER = r"-?\d{1,9}+(?:\.\d++)?"
 # Begins at the begin of a number only, so that no text takes long.
-_FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+,\s*+{_NUMBER}){{3}}(?!\d)")
+_FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+[,，]\s*+{_NUMBER}){{3}}(?!\d)")
 _TAG = re.compile(r"</?\|\w++\|>")  # of boxes
 # What stands between boxes that share one label.
-_JOINT = re.compile(rf"(?:{_TAG.pattern}|[\s\[\](){{}}<>,;])*+")
+_JOINT = re.compile(rf"(?:{_TAG.pattern}|[\s\[\](){{}}<>,;，；、（）【】])*+")
 
 # Keys whose value is a label, in JSON, Python or the arguments of a call.
 _NAMED = re.compile(
     r"(?<!\w)(?:label|name|object|category|class(?:_name)?|description|text|title|caption|target"
-    r"|element_info|标签|名称)[\"']?\s*+[:=]\s*+"
+    r"|element_info|标签|名称)[\"']?\s*+[:=：]\s*+"
     r"(\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+')",
     re.IGNORECASE | re.DOTALL,
 )
@@ -53,11 +53,11 @@ _BRACE = re.compile("[{}]")
 _QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]\Z|(?<!\w)'([^']+)'\Z|「([^「」]+)」\Z")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 # What ends here has nothing to do with the next box: a clause, a cell, a list, the name of a call.
-_CLAUSE = re.compile(r"[\n|\]}。!?,;:、]|[.!?,;:]\s|\((?=\w++\Z)")
+_CLAUSE = re.compile(r"[\n|\]}。!?,;:、！？，；：]|\.\s|\((?=\w++\Z)")
 _UNOPENED = re.compile(r"[^()]*+\)")
 _MARKUP = re.compile(r"</?\w++[^<>]*+>")
-_OPENING = " \t\r\n[({<'\""
-_AROUND = " \t\r\n:=:—–-*_#`|<>,,;;"
+_OPENING = " \t\r\n[({<'\"（【《“"
+_AROUND = " \t\r\n:=:—–-*_#`|<>,;：，；、"
 _IN_CHINESE = re.compile(r"(?:的?(?:位置|坐标|边界框|检测框))?(?:位于|是|为|在)?\Z")
 # Words that lead to a box and do not say what is in it.
 _FILLER = re.compile(
@@ -211,13 +211,13 @@ def _located(text: str) -> Iterator[tuple[int, Box]]:
     for run, before, after in zip(runs, ends, begins, strict=False):
         label = _label(text[before : run[0].start()], text[run[-1].end() : after])
         for found in run:
-            left, top, right, bottom = map(float, found[0].split(","))
+            left, top, right, bottom = map(float, found[0].replace("，", ",").split(","))
             yield found.start(), Box(left, top, right, bottom, label)
 
 
 def _label(before: str, after: str) -> str:
     """The label of boxes, by the text in front of them and the text behind them."""
-    before = _TAG.sub("", before).rstrip(_OPENING + ",")
+    before = _TAG.sub("", before).rstrip(_OPENING + ",，")
     own = before.rpartition("{")[2]  # what is in the same object
     if named := _NAMED.search(own) or _NAMED.search(_BRACE.split(after, maxsplit=1)[0]):
         return _plain(_unquoted(named[1]))
@@ -227,7 +227,7 @@ def _label(before: str, after: str) -> str:
 def _leading(text: str) -> str:
     """The label that the end of a text is, such as `red circle` in `1. **red circle**: `."""
     text = _MARKUP.sub("\n", text).rstrip(_AROUND)
-    if text.endswith((".", "!", "?", "。", "!", "?")):  # the sentence is over
+    if text.endswith((".", "!", "?", "。", "！", "？")):  # the sentence is over
         return ""
     if quoted := _QUOTED.search(text[-_LONGEST_LABEL - 2 :]):
         text = quoted[1] or quoted[2] or quoted[3]

@@ -205,6 +205,14 @@ def test_pages_that_fit_are_asked_about_at_once(serve: Serve, folder: Path) -> N
     assert kinds(server.bodies[0])[-1].endswith("Question: What?")
 
 
+def test_numbers_without_end_are_no_citation(serve: Serve, folder: Path) -> None:
+    """Models repeat themselves; it must not take long to see that this is none."""
+    server = serve(lambda _: answer("As in [page " + "1" * 60 + " and 1, 2 - 3" * 60))
+    path = write_pdf(folder / "one.pdf", 1)
+    tool = DocumentTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
+    assert call(tool, document=str(path), question="What?").status == "success"
+
+
 def test_a_long_document_is_mapped_and_reduced(serve: Serve, folder: Path) -> None:
     """Of 40 pages, as many stand in a request as its context has room for."""
 
@@ -309,14 +317,14 @@ def test_a_page_that_cannot_be_read_costs_itself_alone(serve: Serve, folder: Pat
     read = call(ReadTool(**shared), source=str(path))
 
     assert [bool(one["error"]) for one in asked.artifact["findings"]] == [False, True, False]
-    assert "Pages 2:\ncould not be read: page 2 of" in str(asked.content)
+    assert "Pages 2:\n(could not be read: page 2 of" in str(asked.content)
     assert [bool(one["error"]) for one in read.artifact["pages"]] == [False, True, False]
     assert "## Page 2\n\n(could not be read: page 2 of" in str(read.content)
     assert str(read.content).endswith("## Page 3\n\nText.")
     silent = serve(lambda _: answer("NOTHING"))
     shared["llm"] = silent.model()
     told = call(DocumentTool(**shared, pages_at_once=1), document=str(path), question="?").content
-    assert str(told).startswith("The pages say nothing of it.\n\nPages 2:\ncould not be read: ")
+    assert str(told).startswith("The pages say nothing of it.\n\nPages 2:\n(could not be read: ")
     only = failed(DocumentTool(**shared), document=str(path), question="?", pages="2")
     assert "more than 200 times the other" in only
 

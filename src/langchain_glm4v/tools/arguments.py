@@ -4,9 +4,19 @@ Their limits are checked, and not told: a schema is part of the prompt of whoeve
 grammar made of it takes long for lengths.
 """
 
-from typing import Annotated, TypeAlias
+from functools import cache
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    create_model,
+)
+
+from langchain_glm4v.tools.texts import ToolTexts
 
 _STRING = WithJsonSchema({"type": "string"})
 
@@ -32,8 +42,24 @@ NamedSeveral: TypeAlias = Annotated[
 Second: TypeAlias = Annotated[float | None, Field(ge=0), WithJsonSchema({"type": "number"})]
 """A second of a video; None: left out."""
 
-PAGES = 'counted from 1, such as "1,3,5-7". Leave it out to read all.'
-"""Ends the description of `pages`."""
 
-PASSWORD = "Password of the document, only if the user gave one."
-"""Description of `password`."""
+@cache  # a class takes milliseconds to make
+def described(schema: type[BaseModel], texts: ToolTexts) -> type[BaseModel]:
+    """Make the arguments of a tool speak a language.
+
+    Returns:
+        The same arguments, checked alike, with the descriptions and defaults of `texts` where
+        `schema` has none, or "".
+    """
+    types = get_type_hints(schema, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (
+            types[name],
+            Field(
+                default=field.default or texts.defaults.get(name, field.default),
+                description=field.description or texts.arguments.get(name),
+            ),
+        )
+        for name, field in schema.model_fields.items()
+    }
+    return create_model(schema.__name__, __base__=schema, **fields)

@@ -12,28 +12,28 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 import openai
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.tools import ArgsSchema, BaseTool, ToolException
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from langchain_glm4v.abilities import arun, run
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError
 from langchain_glm4v.media import pool, stopping
 from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.tools.arguments import described
+from langchain_glm4v.tools.texts import WORDS, Language, ToolTexts, Words
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
 NOT_CUT = ("stop", "tool_calls", None)
 """Reasons to finish of a reply that is whole."""
-
-CUT_OFF = "\n\n(It was cut off here.)"
-"""Tells the agent that an answer is not whole."""
 
 # What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
 _EXPECTED = (GLM4VError, openai.OpenAIError)
@@ -77,10 +77,13 @@ Result: TypeAlias = tuple[str, Any]
 Steps: TypeAlias = Generator[Sequence[Request], Sequence[Reply], Result]
 
 
-def _explained(error: ValidationError) -> str:
+def _explained(error: ValidationError, words: Words = WORDS["en"]) -> str:
     """What is wrong with arguments, for a model to put right; what it wrote is not repeated."""
-    wrong = [f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in error.errors()]
-    return f"the arguments are wrong; call again with others: {'; '.join(wrong[:10])}"
+    wrong = [
+        f"{'.'.join(map(str, one['loc'])) or words.all_arguments}: {one['msg']}"
+        for one in error.errors()
+    ]
+    return words.wrong_arguments.format(wrong="; ".join(wrong[:10]))
 
 
 class VisionTool(BaseTool, ABC, Generic[Arguments]):
@@ -92,13 +95,24 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
 
     Local files are read in or below `allowed_dirs` alone, whoever names them. URLs are fetched as
     `ChatGLM4V` does: from public addresses, and from the model's own `allow_hosts`.
+
+    All that a tool says to agents and to the model is in its `language`, but for its name, those of
+    its arguments, and errors of what lies below it (files, network, server), which are in English.
+    A text that is given as a field, or by a subclass, stays as it is.
     """
+
+    _texts: ClassVar[Mapping[Language, ToolTexts]]
+    """Texts of this kind of tool, in each language."""
 
     llm: ChatGLM4V
     """The model that sees."""
 
     allowed_dirs: tuple[Path, ...] = ()
     """Directories in or below which local files may be read. Default: no local file is read."""
+
+    language: Language = "en"
+    """Language of descriptions, prompts and of what the tool itself writes: English ("en") or
+    Chinese ("zh")."""
 
     timeout: float | None = Field(default=None, gt=0)
     """Seconds that a call may take, all in all; then it is stopped, and the server does not go on
@@ -111,6 +125,30 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     handle_tool_error: Any = True
     handle_validation_error: Any = _explained
     args_schema: ArgsSchema | None = None
+
+    @model_validator(mode="after")
+    def _in_its_language(self) -> Self:
+        """Give what was not given, nor changed by a subclass, the texts of the language."""
+        given = self.model_fields_set.copy()
+        english = self._texts["en"].fields
+        for name, text in self._texts[self.language].fields.items():
+            if name not in given and getattr(self, name) == english[name]:
+                setattr(self, name, text)
+        if "args_schema" not in given:
+            self.args_schema = self._schema
+        if self.handle_validation_error is _explained:
+            self.handle_validation_error = partial(_explained, words=self._words)
+        return self
+
+    @property
+    def _words(self) -> Words:
+        return WORDS[self.language]
+
+    @property
+    def _schema(self) -> type[BaseModel]:
+        """The class's own arguments; an instance may show models a narrower schema."""
+        schema: Any = type(self).model_fields["args_schema"].default
+        return described(schema, self._texts[self.language])
 
     @abstractmethod
     def _steps(self, arguments: Arguments, media: Preparation) -> Steps:
@@ -152,11 +190,9 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
             return run(steps, self._answers)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        # LangChain has checked them, but hands on no instance; of a single text, as it came. By the
-        # class's own schema, so that an instance may show models a narrower one.
-        schema: Any = type(self).model_fields["args_schema"].default
-        named = dict(zip(schema.model_fields, args, strict=False))
-        return schema.model_validate({**named, **kwargs})
+        # LangChain has checked them, but hands on no instance; of a single text, as it came.
+        named = dict(zip(self._schema.model_fields, args, strict=False))
+        return self._schema.model_validate({**named, **kwargs})
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -167,10 +203,7 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
             raise ToolException(" ".join(str(error).split()) or type(error).__name__) from error
 
     def _too_long(self) -> ToolException:
-        return ToolException(
-            f"{self.name} took more than {self.timeout:g} s and was stopped: ask about less at "
-            "once, such as fewer pages, a shorter part or smaller pictures"
-        )
+        return ToolException(self._words.too_long.format(tool=self.name, seconds=self.timeout))
 
     def _answers(self, requests: Sequence[Request]) -> list[Reply]:
         numbers = range(len(requests))
@@ -240,8 +273,12 @@ def text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def answer_of(reply: Reply) -> Answer:
+def answer_of(reply: Reply, words: Words) -> Answer:
     """What a reply says.
+
+    Args:
+        reply: The reply.
+        words: For the error if it says nothing.
 
     Raises:
         MediaError: If its media could not be sent.
@@ -252,11 +289,8 @@ def answer_of(reply: Reply) -> Answer:
     reason = reply.response_metadata.get("finish_reason")
     text = str(reply.text).strip()
     if not text and not reply.additional_kwargs.get("boxes"):
-        what = "stopped without an answer" if reason in NOT_CUT else f"was cut off ({reason})"
-        raise ReplyError(
-            f"the model thought and {what}: ask for something simpler or smaller, one thing at a "
-            "time"
-        )
+        what = words.no_answer if reason in NOT_CUT else words.cut_in_thought
+        raise ReplyError(what.format(reason=reason))
     return Answer(
         answer=text,
         reasoning=str(reply.additional_kwargs.get("reasoning_content", "")),
@@ -265,9 +299,9 @@ def answer_of(reply: Reply) -> Answer:
     )
 
 
-def told(answer: Answer) -> str:
+def told(answer: Answer, words: Words) -> str:
     """The answer for the agent; one that was cut off says so."""
-    return answer["answer"] + ("" if answer["finish_reason"] in NOT_CUT else CUT_OFF)
+    return answer["answer"] + ("" if answer["finish_reason"] in NOT_CUT else words.cut_off)
 
 
 def usage_of(answers: Sequence[Answer]) -> UsageMetadata:

@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Collection, Generator, Sequence
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
@@ -18,7 +18,7 @@ from langchain_glm4v import profiles
 from langchain_glm4v.errors import MediaError, ReplyError
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import PAGES, PASSWORD, Brief, Named, Question
+from langchain_glm4v.tools.arguments import Brief, Named, Question
 from langchain_glm4v.tools.base import (
     Answer,
     Reply,
@@ -32,37 +32,30 @@ from langchain_glm4v.tools.base import (
 )
 from langchain_glm4v.tools.pages import PagedTool, Pages, written
 from langchain_glm4v.tools.sources import at_hand, source
+from langchain_glm4v.tools.texts import DOCUMENT, WORDS, Words
+
+_ENGLISH = DOCUMENT["en"].fields
 
 _ANSWER_TOKENS = 8192  # room for thinking and answer, where the model's `max_tokens` names none
 _LABEL_TOKENS = 32  # of the text before a page, and the marks around it
 _LEAST_ROOM = 1024  # tokens; where a question leaves less, the server's count tells
-_NOTHING = "NOTHING"
-_DASH = r"\s?[-–—]\s?"
-# "[page 3]", "[pages 3-5, 7]", "[第3页]", brackets of other kinds
+# In any language: prompts may be changed.
+_NOTHING = frozenset(words.nothing for words in WORDS.values())
+# "[page 3]", "[pages 3-5, 7]", "[第3页]", "【第3至5页、第7页】"
 _CITED = re.compile(
-    rf"[\[(【(]\s?(?:pages?|pp?\.|第)\s?((?:\d{{1,6}}|{_DASH}|,\s?|\sand\s){{1,60}})\s?页?\s?[\])】)]",
+    r"[\[(【（]\s?(?:pages?|pp?\.|第)\s?((?:[\d\s,，、~～–—第页至到和与-]|and){1,120}+)[\])】）]",
     re.IGNORECASE,
 )
-_RANGE = re.compile(rf"(\d+)(?:{_DASH}(\d+))?")
+_RANGE = re.compile(r"(\d{1,6})(?:\s?页?\s?[-–—~～至到]\s?第?\s?(\d{1,6}))?")
 
 
 class DocumentArguments(BaseModel):
     """Arguments of `DocumentTool`."""
 
-    document: Named = Field(
-        description="Path or http(s) URL of the document, exactly as the user gave it."
-    )
-    question: Question = Field(
-        description="What to find out, in one clear sentence that makes sense on its own.",
-    )
-    pages: Brief = Field(
-        default="",
-        description=f"Which pages to read, {PAGES}",
-    )
-    password: Brief = Field(
-        default="",
-        description=PASSWORD,
-    )
+    document: Named
+    question: Question
+    pages: Brief = ""
+    password: Brief = ""
 
 
 class Finding(TypedDict):
@@ -111,39 +104,27 @@ class DocumentTool(PagedTool[DocumentArguments]):
         ```
     """
 
+    _texts: ClassVar = DOCUMENT
+
     name: str = "ask_document"
-    description: str = (
-        "Answer a question from the pages of a document: PDF, PPTX, PPT, DOCX, DOC, ODT, ODP. "
-        "Scans, tables, charts and pictures on the pages are seen. Answers cite pages as [page 3]."
-    )
+    description: str = _ENGLISH["description"]
     args_schema: ArgsSchema | None = DocumentArguments
 
-    prompt: str = (
-        "These are pages of a document. Answer the question from them alone, and cite the page of "
-        "each fact, as in [page 3].\n\nQuestion: {question}"
-    )
+    prompt: str = _ENGLISH["prompt"]
     """What the model is asked about all pages at once."""
 
-    find_prompt: str = (
-        "These are pages {pages} of a document with {count} pages. Write down all that they say "
-        "that helps to answer the question, and cite the page of each fact, as in [page 3]. If "
-        f"they say nothing of it, answer only: {_NOTHING}\n\nQuestion: {{question}}"
-    )
+    find_prompt: str = _ENGLISH["find_prompt"]
     """What it is asked about a group of pages, where there are several. An answer of the one word
-    `NOTHING` is none."""
+    `NOTHING`, or `无相关内容`, is none."""
 
-    combine_prompt: str = (
-        "These are notes that were taken from the pages of a document.\n\n{findings}\n\nAnswer the "
-        "question from them alone, and cite the page of each fact, as in [page 3].\n\n"
-        "Question: {question}"
-    )
+    combine_prompt: str = _ENGLISH["combine_prompt"]
     """What it is asked about what was found; if that is too long for one request, about parts of
     it first."""
 
-    page_label: str = "Page {page}:"
+    page_label: str = _ENGLISH["page_label"]
     """Stands before the picture of each page; "" for nothing."""
 
-    rests_on: str = "(Pages: {cited}. Read: {pages} of {count}.)"
+    rests_on: str = _ENGLISH["rests_on"]
     """Tells the agent on which pages the answer rests; "" for nothing."""
 
     pages_at_once: int | None = Field(default=None, ge=1)
@@ -154,7 +135,7 @@ class DocumentTool(PagedTool[DocumentArguments]):
     was found in each, to combine it itself."""
 
     def _steps(self, arguments: DocumentArguments, media: Preparation) -> Steps:
-        found = source(arguments.document, self.allowed_dirs)
+        found = source(arguments.document, self.allowed_dirs, self._words)
         with at_hand(found, "document", allow_hosts=media.allow_hosts) as here:
             pages = self._pages(here, arguments.pages, arguments.password)
             room = self._room(media, arguments.question)
@@ -164,7 +145,7 @@ class DocumentTool(PagedTool[DocumentArguments]):
                 Request(self._content(pages, group, prompt, arguments.question), here.folders)
                 for group in groups
             ]
-        findings, answers = _found(groups, replies)
+        findings, answers = _found(groups, replies, self._words)
         final, more = yield from self._final(arguments.question, findings, answers, room)
         read = sorted(pages.wanted)
         noted = {page for finding in findings for page in finding["cited"]}
@@ -180,17 +161,22 @@ class DocumentTool(PagedTool[DocumentArguments]):
             cited=cited,
             findings=findings,
         )
-        rests = {"cited": written(cited) or "none", "pages": written(read), "count": pages.count}
-        return f"{told(final)}\n\n{filled(self.rests_on, **rests)}".rstrip(), artifact
+        words = self._words
+        rests = {
+            "cited": written(cited, words.comma) or words.no_pages,
+            "pages": written(read, words.comma),
+            "count": pages.count,
+        }
+        return f"{told(final, words)}\n\n{filled(self.rests_on, **rests)}".rstrip(), artifact
 
     def _room(self, media: Preparation, question: str) -> int:
         """Tokens of a request that are left for pages or findings."""
         profile = profiles.find(self.llm.model_name) or profiles.UNKNOWN
         context = media.context_tokens or profile.context_tokens
         answer = min(self.llm.max_tokens or _ANSWER_TOKENS, context // 2)
-        longest = max(self.prompt, self.find_prompt, self.combine_prompt, key=len)
+        prompts = (self.prompt, self.find_prompt, self.combine_prompt)
         # A text has no more tokens than bytes.
-        asked = len(longest.encode()) + len(question.encode())
+        asked = max(len(prompt.encode()) for prompt in prompts) + len(question.encode())
         return max(context - answer - asked, _LEAST_ROOM)
 
     def _groups(self, pages: Sequence[int], room: int, max_images: int) -> list[list[int]]:
@@ -209,7 +195,9 @@ class DocumentTool(PagedTool[DocumentArguments]):
             if self.page_label:
                 content.append(text_block(filled(self.page_label, page=page)))
             content.append(pages.block(page))
-        asked = filled(prompt, question=question, pages=written(group), count=pages.count)
+        asked = filled(
+            prompt, question=question, pages=written(group, self._words.comma), count=pages.count
+        )
         return [*content, text_block(asked)]
 
     def _final(
@@ -218,11 +206,12 @@ class DocumentTool(PagedTool[DocumentArguments]):
         """The answer of all findings, and those of the requests that were made for it."""
         if len(findings) == 1:
             return answers[0], []
+        words = self._words
         telling = [one for one in findings if one["answer"] or one["error"]]
         if not any(one["answer"] for one in findings):
-            return _made(f"The pages say nothing of it.\n\n{_listed(telling)}".rstrip()), []
+            return _made(f"{words.nothing_said}\n\n{_listed(telling, words)}".rstrip()), []
         if not self.combine:
-            return _made(_listed(telling)), []
+            return _made(_listed(telling, words)), []
         combined = yield from self._combined(question, telling, room)
         return combined[-1], combined
 
@@ -233,22 +222,22 @@ class DocumentTool(PagedTool[DocumentArguments]):
         answers: list[Answer] = []
         # Two fit into a request, so that each round leaves about half as many.
         most = room // 2 - 1
-        texts = [_clipped(_listed([finding]), most) for finding in findings]
+        texts = [_clipped(_listed([finding], self._words), most) for finding in findings]
         while True:
             packed = _packed(texts, room)
             replies = yield [
                 Request([text_block(filled(self.combine_prompt, findings=one, question=question))])
                 for one in packed
             ]
-            found = [answer_of(reply) for reply in replies]
+            found = [answer_of(reply, self._words) for reply in replies]
             answers += found
             if len(packed) == 1:
                 return answers
-            texts = [_clipped(told(answer), most) for answer in found]
+            texts = [_clipped(told(answer, self._words), most) for answer in found]
 
 
 def _found(
-    groups: Sequence[list[int]], replies: Sequence[Reply]
+    groups: Sequence[list[int]], replies: Sequence[Reply], words: Words
 ) -> tuple[list[Finding], list[Answer]]:
     """What each group says, and the answers of those that could be read.
 
@@ -259,16 +248,16 @@ def _found(
     answers = []
     for group, reply in zip(groups, replies, strict=True):
         try:
-            answer = answer_of(reply)
+            answer = answer_of(reply, words)
         except (MediaError, ReplyError) as error:
             if len(groups) == 1:
                 raise
             findings.append(_finding(group, error=str(error)))
         else:
-            findings.append(_finding(group, answer))
+            findings.append(_finding(group, answer, told(answer, words)))
             answers.append(answer)
     if not answers:
-        raise MediaError(f"no page could be read: {findings[0]['error']}")
+        raise MediaError(words.all_unread.format(error=findings[0]["error"]))
     return findings, answers
 
 
@@ -276,9 +265,11 @@ def _made(text: str) -> Answer:
     return Answer(answer=text, reasoning="", finish_reason="stop", usage=usage_of([]))
 
 
-def _finding(group: list[int], answer: Answer | None = None, error: str = "") -> Finding:
-    says = answer is not None and answer["answer"].strip(" .*\"'").upper() != _NOTHING
-    text = told(answer) if answer is not None and says else ""
+def _finding(
+    group: list[int], answer: Answer | None = None, text: str = "", error: str = ""
+) -> Finding:
+    says = answer is not None and answer["answer"].strip(" .。*\"'“”").upper() not in _NOTHING
+    text = text if says else ""
     return Finding(
         pages=group,
         # One that cites none rests on all that it was shown.
@@ -289,10 +280,11 @@ def _finding(group: list[int], answer: Answer | None = None, error: str = "") ->
     )
 
 
-def _listed(findings: Sequence[Finding]) -> str:
+def _listed(findings: Sequence[Finding], words: Words) -> str:
     return "\n\n".join(
-        f"Pages {written(one['pages'])}:\n"
-        + (one["answer"] or f"could not be read: {one['error']}")
+        words.pages.format(pages=written(one["pages"], words.comma))
+        + "\n"
+        + (one["answer"] or words.unread.format(error=one["error"]))
         for one in findings
     )
 

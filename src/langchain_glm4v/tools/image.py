@@ -1,9 +1,9 @@
 """A tool that looks at pictures."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.tools import ArgsSchema
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import NamedSeveral, Question
@@ -18,20 +18,16 @@ from langchain_glm4v.tools.base import (
     told,
 )
 from langchain_glm4v.tools.sources import source
+from langchain_glm4v.tools.texts import IMAGE
+
+_ENGLISH = IMAGE["en"].fields
 
 
 class ImageArguments(BaseModel):
     """Arguments of `ImageTool`."""
 
-    images: NamedSeveral = Field(
-        description="Paths or http(s) URLs of the images, exactly as the user gave them. "
-        "Give all that are to be compared in one call.",
-    )
-    question: Question = Field(
-        default="Describe this image.",
-        description="What to find out, in one clear sentence. Of several images, say which one is "
-        "meant: the first, the second.",
-    )
+    images: NamedSeveral
+    question: Question = ""
 
 
 class ImageArtifact(Answer):
@@ -54,21 +50,20 @@ class ImageTool(VisionTool[ImageArguments]):
         ```
     """
 
+    _texts: ClassVar = IMAGE
+
     name: str = "look_at_images"
-    description: str = (
-        "Look at one or several images and answer a question about them: what they show, what is "
-        "written in them, how many things there are, how they differ. Not for PDFs or videos."
-    )
+    description: str = _ENGLISH["description"]
     args_schema: ArgsSchema | None = ImageArguments
 
-    prompt: str = "{question}"
+    prompt: str = _ENGLISH["prompt"]
     """What the model is asked."""
 
-    label: str = "Image {number}:"
+    label: str = _ENGLISH["label"]
     """Stands before each picture where there are several; "" for nothing."""
 
     def _steps(self, arguments: ImageArguments, media: Preparation) -> Steps:  # noqa: ARG002
-        sources = [source(named, self.allowed_dirs) for named in arguments.images]
+        sources = [source(named, self.allowed_dirs, self._words) for named in arguments.images]
         content: list[dict[str, Any]] = []
         for number, one in enumerate(sources, 1):
             if len(sources) > 1 and self.label:
@@ -76,5 +71,5 @@ class ImageTool(VisionTool[ImageArguments]):
             content.append({"type": "image", **one.fields})
         content.append(text_block(filled(self.prompt, question=arguments.question)))
         (reply,) = yield [Request(content, self.allowed_dirs)]
-        answer = answer_of(reply)
-        return told(answer), ImageArtifact(**answer, images=arguments.images)
+        answer = answer_of(reply, self._words)
+        return told(answer, self._words), ImageArtifact(**answer, images=arguments.images)

@@ -2,14 +2,14 @@
 
 import base64
 import re
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 from langchain_core.messages import AIMessage
 from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
 
 from langchain_glm4v.drawing import draw
-from langchain_glm4v.grounding import LABEL_PROMPT, LOCATE_PROMPT, Box, find_boxes
+from langchain_glm4v.grounding import Box, find_boxes
 from langchain_glm4v.media import image
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Named, Question
@@ -24,20 +24,17 @@ from langchain_glm4v.tools.base import (
     text_block,
 )
 from langchain_glm4v.tools.sources import at_hand, source
+from langchain_glm4v.tools.texts import LOCATE, Words
 
-_SEVERAL = re.compile(r"[,;、;\n]")
+_ENGLISH = LOCATE["en"].fields
+_SEVERAL = re.compile(r"[,;，；、\n]")
 
 
 class LocateArguments(BaseModel):
     """Arguments of `LocateTool`."""
 
-    image: Named = Field(
-        description="Path or http(s) URL of the image, exactly as the user gave it."
-    )
-    target: Question = Field(
-        description="What to find, such as: the red circle. Describe one thing so that no other is "
-        "meant; separate several by commas.",
-    )
+    image: Named
+    target: Question
 
 
 class FoundBox(TypedDict):
@@ -82,31 +79,30 @@ class LocateTool(VisionTool[LocateArguments]):
         ```
     """
 
+    _texts: ClassVar = LOCATE
+
     name: str = "locate_in_image"
-    description: str = (
-        "Find where things are in an image. Returns a box for each in pixels: left, top, right, "
-        "bottom, counted from the upper left corner."
-    )
+    description: str = _ENGLISH["description"]
     args_schema: ArgsSchema | None = LocateArguments
 
-    prompt: str = LOCATE_PROMPT
+    prompt: str = _ENGLISH["prompt"]
     """What the model is asked about one thing."""
 
-    label_prompt: str = LABEL_PROMPT
+    label_prompt: str = _ENGLISH["label_prompt"]
     """What it is asked about several, which commas part."""
 
     picture_side: int = Field(default=1024, ge=28)
     """Pixels of the longer side of the picture in the artifact, at most."""
 
     def _steps(self, arguments: LocateArguments, media: Preparation) -> Steps:
-        found = source(arguments.image, self.allowed_dirs)
+        found = source(arguments.image, self.allowed_dirs, self._words)
         several = _SEVERAL.search(arguments.target)
         prompt = self.label_prompt if several else self.prompt
         question = text_block(filled(prompt, target=arguments.target))
         with at_hand(found, "picture", allow_hosts=media.allow_hosts) as here:
             picture_block = {"type": "image", **here.fields}
             (reply,) = yield [Request([picture_block, question], here.folders)]
-            answer = answer_of(reply)
+            answer = answer_of(reply, self._words)
             boxes = [box for box in map(Box.clipped, _boxes(reply)) if box is not None]
             drawn = draw(here.path, boxes)
         width, height = drawn.size
@@ -127,7 +123,7 @@ class LocateTool(VisionTool[LocateArguments]):
             ],
             picture=picture,
         )
-        return _listed(artifact, arguments.target), artifact
+        return _listed(artifact, arguments.target, self._words), artifact
 
 
 def _boxes(reply: Reply) -> list[Box]:
@@ -138,12 +134,12 @@ def _boxes(reply: Reply) -> list[Box]:
     return find_boxes("\n".join(tagged) if tagged else str(reply.text))
 
 
-def _listed(artifact: LocateArtifact, target: str) -> str:
-    size = f"{artifact['width']}x{artifact['height']} pixels"
+def _listed(artifact: LocateArtifact, target: str, words: Words) -> str:
+    size = {"width": artifact["width"], "height": artifact["height"]}
     if not artifact["boxes"]:
-        return f"Not found in the image of {size}: {target}. The answer was: {artifact['answer']}"
+        return words.not_found.format(**size, target=target, answer=artifact["answer"])
     lines = [
-        f"{number}. {box['label'] or 'found'}: {', '.join(map(str, box['pixels']))}"
+        f"{number}. {box['label'] or words.unlabelled}: {', '.join(map(str, box['pixels']))}"
         for number, box in enumerate(artifact["boxes"], 1)
     ]
-    return f"In the image of {size}, as left, top, right, bottom:\n" + "\n".join(lines)
+    return "\n".join([words.found.format(**size), *lines])

@@ -75,7 +75,7 @@ class PagedTool(VisionTool[Arguments]):
         return Pages(here, count, once, options)
 
 
-def written(pages: Sequence[int]) -> str:
+def written(pages: Sequence[int], comma: str) -> str:
     """Write page numbers in short: "1-3, 7"."""
     spans: list[list[int]] = []
     for page in pages:
@@ -83,4 +83,4 @@ def written(pages: Sequence[int]) -> str:
             spans[-1][1] = page
         else:
             spans.append([page, page])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
+    return comma.join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)

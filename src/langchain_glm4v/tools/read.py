@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 from langchain_glm4v.errors import MediaError, ReplyError, UnsupportedMediaError
 from langchain_glm4v.media.source import shown
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import PAGES, PASSWORD, Brief, Named
+from langchain_glm4v.tools.arguments import Brief, Named
 from langchain_glm4v.tools.base import (
-    CUT_OFF,
     NOT_CUT,
     Answer,
     Reply,
@@ -26,6 +25,9 @@ from langchain_glm4v.tools.base import (
 )
 from langchain_glm4v.tools.pages import PagedTool
 from langchain_glm4v.tools.sources import at_hand, source
+from langchain_glm4v.tools.texts import READ
+
+_ENGLISH = READ["en"].fields
 
 # Models put a fence around all of it, though nobody asked for code.
 _FENCED = re.compile(r"```(?:markdown|md|html)?\n(.*)\n```", re.DOTALL)
@@ -34,17 +36,9 @@ _FENCED = re.compile(r"```(?:markdown|md|html)?\n(.*)\n```", re.DOTALL)
 class ReadArguments(BaseModel):
     """Arguments of `ReadTool`."""
 
-    source: Named = Field(
-        description="Path or http(s) URL of the image or document, exactly as the user gave it."
-    )
-    pages: Brief = Field(
-        default="",
-        description=f"Of a document: which pages to read, {PAGES}",
-    )
-    password: Brief = Field(
-        default="",
-        description=PASSWORD,
-    )
+    source: Named
+    pages: Brief = ""
+    password: Brief = ""
 
 
 class PageText(TypedDict):
@@ -87,25 +81,23 @@ class ReadTool(PagedTool[ReadArguments]):
         ```
     """
 
+    _texts: ClassVar = READ
+
     name: str = "read_text"
-    description: str = (
-        "Read all text of an image or of the pages of a document (PDF, PPTX, DOCX …), scans and "
-        "handwriting too. Returns Markdown, with tables as HTML. To answer one question about a "
-        "long document, ask_document is shorter."
-    )
+    description: str = _ENGLISH["description"]
     args_schema: ArgsSchema | None = ReadArguments
 
-    prompt: str = "Convert this page to Markdown. Write tables as HTML."
+    prompt: str = _ENGLISH["prompt"]
     """What the model is asked about each page."""
 
-    heading: str = "## Page {page}"
+    heading: str = _ENGLISH["heading"]
     """Stands above each page of a document that has several; "" for nothing."""
 
     max_pages: int = Field(default=50, ge=1)
     """Pages that may be read in a call."""
 
     def _steps(self, arguments: ReadArguments, media: Preparation) -> Steps:
-        found = source(arguments.source, self.allowed_dirs)
+        found = source(arguments.source, self.allowed_dirs, self._words)
         with at_hand(found, "medium", allow_hosts=media.allow_hosts) as here:
             match media.recognised(here.path).kind:
                 case "picture":
@@ -116,9 +108,8 @@ class ReadTool(PagedTool[ReadArguments]):
                     count, pages = asked.count, [*asked.wanted]
                     blocks = [*map(asked.block, pages)]
                 case "video":
-                    raise UnsupportedMediaError(
-                        f"{shown(found.given)} is a video: give an image or a document"
-                    )
+                    told = self._words.is_video.format(named=shown(found.given))
+                    raise UnsupportedMediaError(told)
             prompt = text_block(self.prompt)
             replies = yield [Request([block, prompt], here.folders) for block in blocks]
             return self._result(arguments, count, pages, replies)
@@ -134,7 +125,7 @@ class ReadTool(PagedTool[ReadArguments]):
         found = []
         for page, reply in zip(pages, replies, strict=True):
             try:
-                answer = answer_of(reply)
+                answer = answer_of(reply, self._words)
             except (MediaError, ReplyError) as error:
                 if len(pages) == 1:
                     raise
@@ -150,7 +141,7 @@ class ReadTool(PagedTool[ReadArguments]):
                     )
                 )
         if not answers:
-            raise MediaError(f"no page could be read: {found[0]['error']}")
+            raise MediaError(self._words.all_unread.format(error=found[0]["error"]))
         text = "\n\n".join(self._written(one, alone=count == 1) for one in found)
         cut = [one["finish_reason"] for one in answers if one["finish_reason"] not in NOT_CUT]
         artifact = ReadArtifact(
@@ -165,9 +156,10 @@ class ReadTool(PagedTool[ReadArguments]):
         return text, artifact
 
     def _written(self, page: PageText, *, alone: bool) -> str:
-        text = page["text"] if not page["error"] else f"(could not be read: {page['error']})"
+        words = self._words
+        text = page["text"] if not page["error"] else words.unread.format(error=page["error"])
         if not page["error"] and page["finish_reason"] not in NOT_CUT:
-            text += CUT_OFF
+            text += words.cut_off
         heading = "" if alone or not self.heading else filled(self.heading, page=page["page"])
         return "\n\n".join(filter(None, (heading, text)))
 

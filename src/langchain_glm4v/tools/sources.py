@@ -9,6 +9,7 @@ from typing import Any
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media.allowed_dirs import local_path
 from langchain_glm4v.media.source import is_remote, local_file, read, scheme, shown
+from langchain_glm4v.tools.texts import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,13 @@ def at_hand(found: Source, kind: str, *, allow_hosts: Collection[str]) -> Iterat
             raise type(error)(told) from error
 
 
-def source(named: str, allowed_dirs: Sequence[Path]) -> Source:
+def source(named: str, allowed_dirs: Sequence[Path], words: Words) -> Source:
     """Find what a path or URL means, if it is one that an agent may name.
+
+    Args:
+        named: The path or URL.
+        allowed_dirs: Directories in or below which local files may be read.
+        words: For the errors.
 
     Raises:
         MediaNotFoundError: No file is there.
@@ -77,11 +83,7 @@ def source(named: str, allowed_dirs: Sequence[Path]) -> Source:
     if is_remote(named):
         return Source(named)
     if scheme(named) not in ("", "file"):
-        raise UnsupportedMediaError(
-            f"{shown(named)} is neither a path nor an http(s) URL: give one of these"
-        )
+        raise UnsupportedMediaError(words.no_such_scheme.format(named=shown(named)))
     if not allowed_dirs:
-        raise MediaError(
-            f"{shown(named)} is a local file, and none may be read here: give an http(s) URL"
-        )
+        raise MediaError(words.no_local_files.format(named=shown(named)))
     return Source(named, local_path(named, allowed_dirs), allowed_dirs)

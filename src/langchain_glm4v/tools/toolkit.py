@@ -10,6 +10,7 @@ from langchain_glm4v.tools.document import DocumentTool
 from langchain_glm4v.tools.image import ImageTool
 from langchain_glm4v.tools.locate import LocateTool
 from langchain_glm4v.tools.read import ReadTool
+from langchain_glm4v.tools.texts import Language
 from langchain_glm4v.tools.video import VideoTool
 
 
@@ -28,6 +29,10 @@ class GLM4VToolkit(BaseToolkit):
 
     allowed_dirs: tuple[Path, ...] = ()
     """Directories in or below which local files may be read. Default: no local file is read."""
+
+    language: Language = "en"
+    """Language of descriptions, prompts and of what the tools write: English ("en") or Chinese
+    ("zh"). Errors of what lies below the tools (files, network, server) are in English."""
 
     timeout: float | None = Field(default=None, gt=0)
     """Seconds that a call of a tool may take. Default: no limit but those of the model's own

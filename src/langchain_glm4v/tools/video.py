@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
@@ -22,38 +22,29 @@ from langchain_glm4v.tools.base import (
     told,
 )
 from langchain_glm4v.tools.sources import source
+from langchain_glm4v.tools.texts import VIDEO
 
+_ENGLISH = VIDEO["en"].fields
 _TIME = r"\d{1,6}(?:\.\d{1,3})?"
-_SPAN = rf"{_TIME}(?:\s?[-–]\s?{_TIME})?"
-_LIST = rf"{_SPAN}(?:(?:,|\sand|\sto)\s{_SPAN}){{0,50}}"
-# "second 3", "seconds 3-5 and 9"; "(3-5)"; "3-5: …" in a timeline; "3 s"
+_DASH = r"(?:\s?秒)?\s?[-–—~～至到]\s?(?:第\s?)?"
+_SPAN = rf"{_TIME}(?:{_DASH}{_TIME})?"
+_LIST = rf"{_SPAN}(?:(?:(?:,|\sand|\sto)\s|\s?[、，和]\s?){_SPAN}){{0,50}}"
+# "second 3", "seconds 3-5 and 9"; "(3-5)"; "3-5: …" in a timeline; "3 s"; "第3秒至第5秒", "3、5秒"
 _NAMED = re.compile(
-    rf"\bseconds?\s({_LIST})|\(({_LIST})\)|(?<![\d.:-])({_SPAN})(?=:\s|\s?s\b|\sseconds?\b)",
+    rf"\bseconds?\s({_LIST})|[(（]({_LIST})[)）]"
+    rf"|(?<![\d.:-])({_SPAN})(?=:\s|：|\s?s\b|\sseconds?\b)|(?<![\d.:-])({_LIST})(?=\s?秒)",
     re.IGNORECASE,
 )
-_FIRST_AND_LAST = re.compile(rf"({_TIME})(?:(?:\s?[-–]\s?|\sto\s)({_TIME}))?")
+_FIRST_AND_LAST = re.compile(rf"({_TIME})(?:(?:{_DASH}|\sto\s)({_TIME}))?")
 
 
 class VideoArguments(BaseModel):
     """Arguments of `VideoTool`."""
 
-    video: Named = Field(
-        description="Path or http(s) URL of the video, exactly as the user gave it."
-    )
-    question: Question = Field(
-        default="Describe this video.",
-        description="What to find out, in one clear sentence, such as: At which second does a dog "
-        "appear?",
-    )
-    start: Second = Field(
-        default=0.0,
-        description="Second at which to begin. Leave it out to watch from the start.",
-    )
-    end: Second = Field(
-        default=None,
-        description="Second at which to end. Leave it out to watch to the end. A short part is "
-        "seen in more detail.",
-    )
+    video: Named
+    question: Question = ""
+    start: Second = 0.0
+    end: Second = None
 
 
 class VideoArtifact(Answer):
@@ -81,20 +72,19 @@ class VideoTool(VisionTool[VideoArguments]):
         ```
     """
 
+    _texts: ClassVar = VIDEO
+
     name: str = "watch_video"
-    description: str = (
-        "Watch a video, or a part of it, and answer a question about it: what happens, when "
-        "something appears, what is written. Answers name the seconds. It has no sound."
-    )
+    description: str = _ENGLISH["description"]
     args_schema: ArgsSchema | None = VideoArguments
 
-    prompt: str = "Watch the video and answer. Name the seconds.\n{question}"
+    prompt: str = _ENGLISH["prompt"]
     """What the model is asked."""
 
-    watched: str = "(Watched second {first} to {last}, a frame every {step} s.)"
+    watched: str = _ENGLISH["watched"]
     """Tells the agent what the model saw; "" for nothing."""
 
-    shifted: str = "(The seconds above count from second {start} of the video.)"
+    shifted: str = _ENGLISH["shifted"]
     """Tells the agent that the model read other seconds, as it does where a server takes no frames
     and the video is not watched from its start."""
 
@@ -102,7 +92,7 @@ class VideoTool(VisionTool[VideoArguments]):
     """Frames a second. Default: 2, or fewer where the video is long."""
 
     def _steps(self, arguments: VideoArguments, media: Preparation) -> Steps:
-        found = source(arguments.video, self.allowed_dirs)
+        found = source(arguments.video, self.allowed_dirs, self._words)
         start = arguments.start or 0.0
         options = {"start": start, "end": arguments.end, "fps": self.fps}
         block: dict[str, Any] = {
@@ -113,7 +103,7 @@ class VideoTool(VisionTool[VideoArguments]):
         seen = planned(block, replace(media, allowed_dirs=found.folders))
         question = text_block(filled(self.prompt, question=arguments.question))
         (reply,) = yield [Request([block, question], found.folders)]
-        answer = answer_of(reply)
+        answer = answer_of(reply, self._words)
         shift = start if media.video == "mp4" else 0.0
         artifact = VideoArtifact(
             **answer,
@@ -121,7 +111,8 @@ class VideoTool(VisionTool[VideoArguments]):
             frames=list(seen.seconds),
             seconds=_named(answer["answer"], shift, seen.seconds),
         )
-        return "\n".join(filter(None, (told(answer), *self._notes(seen, shift)))), artifact
+        said = (told(answer, self._words), *self._notes(seen, shift))
+        return "\n".join(filter(None, said)), artifact
 
     def _notes(self, seen: MediumPlan, shift: float) -> list[str]:
         first, last = seen.seconds[0], seen.seconds[-1]
@@ -134,7 +125,7 @@ def _named(answer: str, shift: float, frames: Sequence[float]) -> list[list[floa
     """First and last second of each stretch that an answer names, of those that were seen."""
     found = []
     for place in _NAMED.finditer(answer):
-        for span in _FIRST_AND_LAST.finditer(place[1] or place[2] or place[3]):
+        for span in _FIRST_AND_LAST.finditer(place[place.lastindex or 0]):
             first = float(span[1]) + shift
             last = float(span[2] or span[1]) + shift
             # The model reads whole seconds, so that of the first frame may be before it.
