@@ -153,10 +153,14 @@ async def test_cancelled_call_ends_in_the_models_server(serve: Serve, red: Path)
 async def test_program_serves_over_standard_input_and_output(serve: Serve, red: Path) -> None:
     vision = serve(box)
     program = StdioServerParameters(
-        command=PROGRAM[0], args=[*PROGRAM[1:], *flags(vision, red.parent)], env={**os.environ}
+        command=PROGRAM[0],
+        args=[*PROGRAM[1:], *flags(vision, red.parent), "--language", "zh"],
+        env={**os.environ},
     )
     async with Client(program) as client:
-        assert [tool.name for tool in (await client.list_tools()).tools] == NAMES
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools] == NAMES
+        assert all("一" <= (tool.description or "")[0] <= "鿿" for tool in tools)
         calls = [
             client.call_tool("locate_in_image", {"image": str(red), "target": f"dot {n}"})
             for n in range(8)

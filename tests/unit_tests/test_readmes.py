@@ -74,7 +74,7 @@ def test_they_have_the_same_links() -> None:
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["README.md", "README_zh.md"])
 def test_linked_files_are_there(text: str) -> None:
-    linked = re.findall(r"\]\(([^)\s]+)\)", text)
+    linked = re.findall(r"\]\(([^)#\s]+)", text)
     missing = [one for one in linked if "://" not in one and not (ROOT / one).exists()]
     assert not missing
 

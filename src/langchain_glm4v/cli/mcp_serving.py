@@ -39,6 +39,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=number, metavar="SECONDS", help="that a call may take. Default: any"
     )
+    parser.add_argument(
+        "--language",
+        choices=("en", "zh"),
+        default="en",
+        help="of what the tools say to agents and ask the model. Default: %(default)s",
+    )
     group = parser.add_argument_group("over HTTP, instead of standard input and output")
     group.add_argument("--port", type=whole(1), metavar="PORT", help="port to listen on")
     group.add_argument(
@@ -56,7 +62,12 @@ def _run(args: argparse.Namespace) -> int:
     from langchain_glm4v.tools import GLM4VToolkit  # noqa: PLC0415
 
     with asked_model(args, {"allow_hosts": tuple(args.allow_host)}) as model:
-        toolkit = GLM4VToolkit(llm=model, allowed_dirs=args.allowed_dir, timeout=args.timeout)
+        toolkit = GLM4VToolkit(
+            llm=model,
+            allowed_dirs=tuple(args.allowed_dir),
+            timeout=args.timeout,
+            language=args.language,
+        )
         server = mcp.new_server(toolkit.get_tools())
         if args.port is None:
             asyncio.run(mcp.serve_stdio(server))
