@@ -37,6 +37,7 @@ from langchain_glm4v.errors import (
     ReplyError,
 )
 from langchain_glm4v.media import stopping
+from langchain_glm4v.stoppable_http import make_stoppable
 
 _PATH = "/chat/completions"
 _NO_JSON = (ValueError, RecursionError)
@@ -97,7 +98,10 @@ class Connection:
 
     def client(self, http_client: Any = None) -> openai.OpenAI:
         """Build a client, on `http_client` if there is one."""
-        http = http_client or openai.DefaultHttpxClient(**self._http_options())
+        http = http_client
+        if http is None:
+            http = openai.DefaultHttpxClient(**self._http_options())
+            make_stoppable(http)
         return _Client(**self._options(), http_client=http)
 
     def async_client(self, http_client: Any = None) -> openai.AsyncOpenAI:

@@ -152,6 +152,10 @@ def result(text: str) -> str:
     return f"{RESULT}{text}{RESULT_END}"
 
 
+# What may stand behind the opening of a fence, such as "json" or "JSON".
+_LANGUAGE = re.compile(r"^[A-Za-z][\w+-]*(?=[\s{\[])")
+
+
 def unfenced(text: str) -> str:
     """The JSON in a text: all of it, or what its code fence holds, be the fence closed or not."""
     text = text.strip()
@@ -159,7 +163,7 @@ def unfenced(text: str) -> str:
     if not fence or before.startswith(("{", "[", '"')):
         return text
     inside, end, _ = rest.rpartition(_FENCE)
-    return (inside if end else rest).removeprefix("json").strip()
+    return _LANGUAGE.sub("", inside if end else rest).strip()
 
 
 class CallSplitter:

@@ -6,6 +6,8 @@ Their pictures are made of the `.mmd` files by `mmdc` of mermaid-cli: -i … -o 
 import re
 from pathlib import Path
 
+from pydantic import SecretStr
+
 import page_workflow
 from langchain_glm4v import ChatGLM4V
 
@@ -21,7 +23,8 @@ def drawn(name: str) -> set[tuple[str, str, bool]]:
 
 
 def test_page_workflow(tmp_path: Path) -> None:
-    model = ChatGLM4V(base_url="http://127.0.0.1:1/v1", api_key="key", model="glm")
+    at = "http://127.0.0.1:1/v1"
+    model = ChatGLM4V(base_url=at, api_key=SecretStr("key"), model="glm")
     graph = page_workflow.build(model, tmp_path).get_graph()
     assert drawn("page_workflow") == {
         (edge.source, edge.target, edge.conditional) for edge in graph.edges

@@ -295,9 +295,10 @@ def read(line: str, pattern: str) -> str:
 
 def test_misuse_is_told(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vision = serve(box)
-    with pytest.raises(SystemExit):
-        cli.main(["mcp", *flags(vision, tmp_path / "nowhere")])
-    assert "is no directory" in capsys.readouterr().err
+    for wrong in (str(tmp_path / "nowhere"), ""):
+        with pytest.raises(SystemExit):
+            cli.main(["mcp", "--allowed-dir", wrong])
+        assert "is no directory" in capsys.readouterr().err
     taken = vision.server_port
     assert cli.main(["mcp", *flags(vision, tmp_path), "--port", str(taken)]) == 1
     assert "Address already in use" in capsys.readouterr().err

@@ -5,7 +5,9 @@ import base64
 import importlib
 import io
 import json
+import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import ToolMessage
-from langchain_core.tools import BaseTool
+from langchain_core.tools import BaseTool, ToolException
 from PIL import Image
 from pydantic import ValidationError
 from vision_server import Body, Say, VisionServer, serving, text_of
@@ -688,3 +690,44 @@ def test_the_toolkit_has_each_tool_once(serve: Serve, folder: Path) -> None:
         assert isinstance(tool, VisionTool)
         assert (tool.llm, tool.allowed_dirs, tool.timeout) == (model, (folder,), 9)
         assert len(tool.description) > 80
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_interrupted_call_ends_at_once_in_the_server_too(
+    serve: Serve, folder: Path, pages: int
+) -> None:
+    vision = serve(lambda _: None)
+    path = write_pdf(folder / "long.pdf", pages)
+    tool = ReadTool(llm=vision.model(), allowed_dirs=(folder,))
+
+    def interrupt() -> None:
+        assert vision.wait_for(lambda: vision.running == pages)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        tool.invoke({"source": str(path)})
+    interrupting.join()
+    assert vision.wait_for(lambda: vision.hung_up == pages)
+
+
+def test_failed_request_ends_its_siblings(serve: Serve, folder: Path) -> None:
+    def say(_: Body) -> None:
+        if len(vision.bodies) == 3:
+            raise ConnectionAbortedError
+
+    vision = serve(say)
+    path = write_pdf(folder / "long.pdf", 3)
+    model = vision.model(max_retries=0)
+    tool = ReadTool(llm=model, allowed_dirs=(folder,), handle_tool_error=False)
+    with pytest.raises(ToolException, match="no answer from the server"):
+        tool.invoke({"source": str(path)})
+    assert vision.wait_for(lambda: vision.hung_up == 2)
+
+
+def test_empty_directory_is_not_the_working_one(serve: Serve) -> None:
+    llm = serve(lambda _: None).model()
+    for made in (GLM4VToolkit, ReadTool):
+        with pytest.raises(ValidationError, match="working directory"):
+            made.model_validate({"llm": llm, "allowed_dirs": [""]})

@@ -42,6 +42,6 @@ def address(text: str) -> str:
 def folder(text: str) -> Path:
     """Reads the path of a directory."""
     path = Path(text).expanduser()
-    if not path.is_dir():
+    if not text or not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is no directory")
     return path

@@ -85,6 +85,11 @@ def wait(is_done: Callable[[float], bool], timeout: float | None = None) -> None
             raise TimeoutError
 
 
+def is_scoped() -> bool:
+    """Whether this call belongs to a scope, which may be stopped."""
+    return _scope.get() is not None
+
+
 def left() -> float | None:
     """Seconds that this call may still take; None if there is no limit.
 

@@ -9,7 +9,7 @@ at once, and is sent the replies. So sync and async calls share all but the aski
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,9 +25,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from langchain_glm4v.abilities import arun, run
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError
-from langchain_glm4v.media import pool, stopping
+from langchain_glm4v.media import stopping
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import described
+from langchain_glm4v.tools.sources import AllowedDirs
 from langchain_glm4v.tools.texts import WORDS, Language, ToolTexts, Words
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
@@ -107,7 +108,7 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     llm: ChatGLM4V
     """The model that sees."""
 
-    allowed_dirs: tuple[Path, ...] = ()
+    allowed_dirs: AllowedDirs = ()
     """Directories in or below which local files may be read. Default: no local file is read."""
 
     language: Language = "en"
@@ -206,10 +207,17 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
         return ToolException(self._words.too_long.format(tool=self.name, seconds=self.timeout))
 
     def _answers(self, requests: Sequence[Request]) -> list[Reply]:
-        numbers = range(len(requests))
-        return [
-            *pool.each(lambda at: self._ask(requests[at]), numbers, at_once=self.max_concurrency)
-        ]
+        scope = stopping.Scope()
+        with ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="glm4v-tool") as threads:
+            try:
+                futures = [threads.submit(scope.bound(self._ask), one) for one in requests]
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()  # raises the first error
+                return [future.result() for future in futures]
+            except BaseException:  # after an error, or Ctrl-C, nobody waits for the others
+                scope.stop()
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _ask(self, request: Request) -> Reply:
         try:

@@ -4,12 +4,24 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media.allowed_dirs import local_path
 from langchain_glm4v.media.source import is_remote, local_file, read, scheme, shown
 from langchain_glm4v.tools.texts import Words
+
+
+def _named(path: object) -> object:
+    if path == "":
+        raise ValueError('"" would be the working directory: name that as "."')
+    return path
+
+
+AllowedDirs: TypeAlias = tuple[Annotated[Path, BeforeValidator(_named)], ...]
+"""Directories in or below which local files may be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """All tools at once."""
 
-from pathlib import Path
-
 from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import Field
 
@@ -10,6 +8,7 @@ from langchain_glm4v.tools.document import DocumentTool
 from langchain_glm4v.tools.image import ImageTool
 from langchain_glm4v.tools.locate import LocateTool
 from langchain_glm4v.tools.read import ReadTool
+from langchain_glm4v.tools.sources import AllowedDirs
 from langchain_glm4v.tools.texts import Language
 from langchain_glm4v.tools.video import VideoTool
 
@@ -27,7 +26,7 @@ class GLM4VToolkit(BaseToolkit):
     llm: ChatGLM4V
     """The model that sees."""
 
-    allowed_dirs: tuple[Path, ...] = ()
+    allowed_dirs: AllowedDirs = ()
     """Directories in or below which local files may be read. Default: no local file is read."""
 
     language: Language = "en"
