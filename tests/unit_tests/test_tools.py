@@ -471,7 +471,8 @@ def test_errors_of_the_server_are_texts(vllm: Any, folder: Path) -> None:
         ({"images": [""]}, "images.0: String should have at least 1 character"),
         ({"images": ["x" * 5000]}, "images.0: String should have at most 4096 characters"),
         ({"images": ["a.png"], "question": "x" * 30_000}, "question: String should have at most"),
-        ({"images": 7, "question": None}, "images: Input should be a valid list; question: "),
+        ({"images": 7, "question": 7}, "images: Input should be a valid list; question: "),
+        ({"images": '["a.png"'}, "'[\"a.png\"' is a local file"),
     ],
 )
 def test_wrong_arguments_are_explained(serve: Serve, arguments: dict[str, Any], hint: str) -> None:
@@ -479,6 +480,71 @@ def test_wrong_arguments_are_explained(serve: Serve, arguments: dict[str, Any], 
     told = failed(tool, **arguments)
     assert hint in told
     assert len(told) < 500
+
+
+@pytest.mark.parametrize(
+    ("given", "pages"),
+    [
+        (None, [1, 2, 3, 4, 5]),
+        ([], [1, 2, 3, 4, 5]),
+        ("All", [1, 2, 3, 4, 5]),
+        ("全部", [1, 2, 3, 4, 5]),
+        (2, [2]),
+        ([1, 2], [1, 2]),
+        (["1", "3-4"], [1, 3, 4]),
+        ("[1, 2]", [1, 2]),
+        ("1，3", [1, 3]),
+        ("1、3-5", [1, 3, 4, 5]),
+        ("\uff12～\uff14", [2, 3, 4]),
+        ("1;3–4", [1, 3, 4]),
+    ],
+)
+def test_pages_are_read_as_models_write_them(
+    serve: Serve, folder: Path, given: object, pages: list[int]
+) -> None:
+    server = serve(lambda _: answer("Text."))
+    shared: dict[str, Any] = {"llm": server.model(), "allowed_dirs": (folder,), "longest_side": 112}
+    path = str(write_pdf(folder / "five.pdf", 5))
+    asked = DocumentTool(**shared), {"document": path, "question": "?"}
+    for tool, arguments in (asked, (ReadTool(**shared), {"source": path})):
+        message = call(tool, **arguments, pages=given, password=None)
+        numbers = [
+            one if isinstance(one, int) else one["page"] for one in message.artifact["pages"]
+        ]
+        assert numbers == pages
+
+
+@pytest.mark.parametrize("given", [True, {"first": 1}, "one", "1..3"])
+def test_pages_that_are_none_are_explained(serve: Serve, folder: Path, given: object) -> None:
+    server = serve(lambda _: answer("Text."))
+    tool = ReadTool(llm=server.model(), allowed_dirs=(folder,))
+    path = write_pdf(folder / "one.pdf", 1)
+    assert "pages" in failed(tool, source=str(path), pages=given)
+
+
+@pytest.mark.parametrize("question", [None, "", "  "])
+def test_a_question_may_be_left_empty(
+    serve: Serve, folder: Path, film: Path, question: str | None
+) -> None:
+    server = serve(lambda _: answer("Red."))
+    shared: dict[str, Any] = {"llm": server.model(), "allowed_dirs": (folder, film.parent)}
+    image = str(folder / "red.png")
+    assert call(ImageTool(**shared), images=image, question=question).content == "Red."
+    watched = call(VideoTool(**shared), video=str(film), question=question, start=None, end=0)
+    assert "(Watched second 0 to 3.5" in str(watched.content)
+    assert {kinds(body)[-1].splitlines()[-1] for body in server.bodies} == {
+        "Describe this image.",
+        "Describe this video.",
+    }
+
+
+def test_images_may_be_a_list_in_a_text(serve: Serve, folder: Path) -> None:
+    server = serve(lambda _: answer("Red."))
+    tool = ImageTool(llm=server.model(), allowed_dirs=(folder,))
+    names = [str(folder / "red.png"), str(folder / "[1]")]
+    (folder / "[1]").write_bytes((folder / "red.png").read_bytes())
+    for given in (json.dumps(names), names):
+        assert call(tool, images=given).artifact["images"] == names
 
 
 def test_fields_out_of_range(serve: Serve) -> None:

@@ -18,7 +18,7 @@ from langchain_glm4v import profiles
 from langchain_glm4v.errors import MediaError, ReplyError
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import Brief, Named, Question
+from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers, Question
 from langchain_glm4v.tools.base import (
     Answer,
     Reply,
@@ -54,7 +54,7 @@ class DocumentArguments(BaseModel):
 
     document: Named
     question: Question
-    pages: Brief = ""
+    pages: PageNumbers = ""
     password: Brief = ""
 
 

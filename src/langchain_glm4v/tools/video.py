@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_glm4v.media_plan import MediumPlan, planned
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import Named, Question, Second
+from langchain_glm4v.tools.arguments import End, Named, OptionalQuestion, Second
 from langchain_glm4v.tools.base import (
     Answer,
     Request,
@@ -42,9 +42,9 @@ class VideoArguments(BaseModel):
     """Arguments of `VideoTool`."""
 
     video: Named
-    question: Question = ""
+    question: OptionalQuestion = ""
     start: Second = 0.0
-    end: Second = None
+    end: End = None
 
 
 class VideoArtifact(Answer):
