@@ -196,7 +196,7 @@ def test_pages_that_fit_are_asked_about_at_once(serve: Serve, folder: Path) -> N
     message = call(tool, document=str(path), question="What?", pages="3,1-2,3")
 
     assert message.content == (
-        "It says so [page 3], and [Pages 1-2, 9].\n\n(Pages: 1-3. Read: 1-3 of 4.)"
+        "It says so [page 3], and [Pages 1-2, 9].\n\n(Pages cited: 1-3. Pages read: 1-3 of 4.)"
     )
     assert message.artifact["cited"] == message.artifact["pages"] == [1, 2, 3]
     assert message.artifact["page_count"] == 4
@@ -205,9 +205,74 @@ def test_pages_that_fit_are_asked_about_at_once(serve: Serve, folder: Path) -> N
     assert kinds(server.bodies[0])[-1].endswith("Question: What?")
 
 
-def test_numbers_without_end_are_no_citation(serve: Serve, folder: Path) -> None:
-    """Models repeat themselves; it must not take long to see that this is none."""
-    server = serve(lambda _: answer("As in [page " + "1" * 60 + " and 1, 2 - 3" * 60))
+@pytest.mark.parametrize(
+    ("said", "cited"),
+    [
+        ("It is so [page 2, page 3].", [2, 3]),
+        ("It is so [page 2; page 3].", [2, 3]),
+        ("It is so [pages 1 & 2].", [1, 2]),
+        ("It is so [pages 1 and 3].", [1, 3]),
+        ("It is so [pages 1, 2, and 4].", [1, 2, 4]),
+        ("It is so [pages 2 to 4].", [2, 3, 4]),
+        ("It is so (see page 2).", [2]),
+        ("It is so (page 2), **[p. 3]**.", [2, 3]),
+        ("It is so [page 2, line 4].", [2]),
+        ("It is so [page 2: table (4)].", [2]),
+        ("It is so (page 2 of 4).", [2]),
+        ("It is so [page 9], [page 123456789], [pages 4-9].", [4]),
+        ("It is so, of 3 pages (it has 2 pages, step 3) [2].", []),
+        ("NOTHING [page 2", []),
+        ("It is so.", []),
+    ],
+)
+def test_pages_are_cited_in_many_ways(
+    serve: Serve, folder: Path, said: str, cited: list[int]
+) -> None:
+    server = serve(lambda _: answer(said))
+    path = write_pdf(folder / "four.pdf", 4)
+    tool = DocumentTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
+    message = call(tool, document=str(path), question="What?")
+    assert message.artifact["cited"] == cited
+    told = "Pages cited: none. Pages read: 1-4 of 4." if not cited else f"cited: {cited[0]}"
+    assert told in str(message.content)
+
+
+def test_where_the_answer_cites_no_page_the_findings_do(serve: Serve, folder: Path) -> None:
+    said = {
+        1: "Nothing forbids it [page 1].",
+        2: "Perhaps.",
+        3: "NOTHING relevant on these pages [page 3].",
+        4: "nothing.",
+    }
+
+    def say(body: Body) -> str:
+        text = text_of(body)
+        return answer("So." if "notes" in text else said[int(text[5])])
+
+    server = serve(say)
+    path = write_pdf(folder / "four.pdf", 4)
+    tool = DocumentTool(
+        llm=server.model(), allowed_dirs=(folder,), longest_side=112, pages_at_once=1
+    )
+    message = call(tool, document=str(path), question="What?")
+    assert message.content == "So.\n\n(Pages cited: 1. Pages read: 1-4 of 4.)"
+    assert [one["cited"] for one in message.artifact["findings"]] == [[1], [], [], []]
+    assert [one["answer"] for one in message.artifact["findings"]] == [said[1], said[2], "", ""]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "As in [page " + "1" * 60 + " and 1, 2 - 3" * 60,
+        "[page 1" * 3000 + "[" * 20_000,
+        "[page 1" + ", 2 and 3" * 3000 + "]",
+        "[第1页" + "、第 2 " * 3000 + "]",
+        " " * 20_000 + "_" * 20_000,
+    ],
+)
+def test_numbers_without_end_take_no_time(serve: Serve, folder: Path, said: str) -> None:
+    """Models repeat themselves; it must not take long to see what they cite."""
+    server = serve(lambda _: answer(said))
     path = write_pdf(folder / "one.pdf", 1)
     tool = DocumentTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
     assert call(tool, document=str(path), question="What?").status == "success"
@@ -232,7 +297,7 @@ def test_a_long_document_is_mapped_and_reduced(serve: Serve, folder: Path) -> No
 
     assert message.artifact["answer"] == "Both say so [page 2] [page 39]."
     assert message.artifact["cited"] == [2, 39]
-    assert str(message.content).endswith("(Pages: 2, 39. Read: 1-40 of 40.)")
+    assert str(message.content).endswith("(Pages cited: 2, 39. Pages read: 1-40 of 40.)")
     groups = [finding["pages"] for finding in message.artifact["findings"]]
     assert [page for group in groups for page in group] == [*range(1, 41)]
     assert len(groups) > 2
@@ -295,7 +360,9 @@ def test_pages_that_say_nothing(serve: Serve, folder: Path) -> None:
         llm=server.model(), allowed_dirs=(folder,), longest_side=112, pages_at_once=1
     )
     message = call(tool, document=str(path), question="What?")
-    assert message.content == "The pages say nothing of it.\n\n(Pages: none. Read: 1-2 of 2.)"
+    assert message.content == (
+        "The pages say nothing of it.\n\n(Pages cited: none. Pages read: 1-2 of 2.)"
+    )
 
 
 def strip_in_the_middle(path: Path) -> Path:

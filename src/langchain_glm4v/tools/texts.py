@@ -216,7 +216,7 @@ DOCUMENT: Mapping[Language, ToolTexts] = {
             "{findings}\n\nAnswer the question from them alone, and cite the page of each fact, as "
             "in [page 3].\n\nQuestion: {question}",
             "page_label": "Page {page}:",
-            "rests_on": "(Pages: {cited}. Read: {pages} of {count}.)",
+            "rests_on": "(Pages cited: {cited}. Pages read: {pages} of {count}.)",
         },
         arguments={
             "document": "Path or http(s) URL of the document, exactly as the user gave it.",
@@ -238,7 +238,7 @@ DOCUMENT: Mapping[Language, ToolTexts] = {
             "combine_prompt": "以下是从一份文档的各页中摘录的笔记。\n\n{findings}\n\n请仅根据这些"
             "笔记回答问题，并为每个事实注明所在的页码，如 [第3页]。\n\n问题：{question}",
             "page_label": "第 {page} 页：",
-            "rests_on": "（依据的页码：{cited}。已读的页码：{pages}，共 {count} 页。）",
+            "rests_on": "（引用的页码：{cited}。已读的页码：{pages}，共 {count} 页。）",
         },
         arguments={
             "document": "文档的路径或 http(s) URL，须与用户给出的完全一致。",
