@@ -353,6 +353,34 @@ def test_findings_may_be_left_to_the_agent(serve: Serve, folder: Path) -> None:
     assert len(server.bodies) == 4
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_findings_that_cannot_be_combined_are_told(serve: Serve, folder: Path, rounds: int) -> None:
+    """Neither a first round of combining nor the last costs what was found."""
+
+    def say(body: Body) -> str | Body:
+        text = text_of(body)
+        if "notes" in text:
+            return cut("<think>So many")
+        return answer(
+            f"It says {text[5]} [page {text[5]}]." + " word" * (1000 if rounds > 1 else 0)
+        )
+
+    path = write_pdf(folder / "five.pdf", 5)
+    tool = DocumentTool(
+        llm=serve(say).model(), allowed_dirs=(folder,), longest_side=112, pages_at_once=1
+    )
+    message = call(tool, document=str(path), question="What?")
+    assert message.status == "success"
+    first, *found = str(message.content).split("\n\n")
+    assert first.startswith("(This is what each group of pages says. No single answer was made")
+    assert "the model thought and was cut off (length)" in first
+    assert [one.partition(" [")[0] for one in found[:5]] == [
+        f"Pages {page}:\nIt says {page}" for page in range(1, 6)
+    ]
+    assert message.artifact["cited"] == [1, 2, 3, 4, 5]
+    assert message.artifact["usage"]["total_tokens"] == 7 * 5
+
+
 def test_pages_that_say_nothing(serve: Serve, folder: Path) -> None:
     server = serve(lambda _: answer("**NOTHING**"))
     path = write_pdf(folder / "two.pdf", 2)

@@ -282,6 +282,18 @@ def test_a_long_document(serve: Serve, pages: str, tmp_path: Path) -> None:
     assert [finding["cited"] for finding in message.artifact["findings"]] == [[1], [], [3]]
 
 
+def test_findings_that_cannot_be_combined(serve: Serve, pages: str, tmp_path: Path) -> None:
+    server = serve(
+        lambda body: answer("") if "笔记" in text_of(body) else answer(f"有 {text_of(body)[2]} 个")
+    )
+    tool = DocumentTool(
+        llm=server.model(), allowed_dirs=(tmp_path,), language="zh", pages_at_once=1
+    )
+    told = str(call(tool, document=pages, question="一共多少个？").content)
+    assert told.startswith("（以下是各组页面的内容，未能合并为一个回答：模型思考后没有给出回答")
+    assert "第 1 页：\n有 1 个\n\n第 2 页：\n有 2 个\n\n第 3 页：\n有 3 个\n\n" in told
+
+
 def test_pages_that_say_nothing(serve: Serve, pages: str, tmp_path: Path) -> None:
     tool = DocumentTool(
         llm=serve(lambda _: answer("**无相关内容。**")).model(),

@@ -218,14 +218,22 @@ class DocumentTool(PagedTool[DocumentArguments]):
             return _made(f"{words.nothing_said}\n\n{_listed(telling, words)}".rstrip()), []
         if not self.combine:
             return _made(_listed(telling, words)), []
-        combined = yield from self._combined(question, telling, room)
+        combined: list[Answer] = []
+        try:
+            yield from self._combined(question, telling, room, combined)
+        except ReplyError as error:
+            why = words.not_combined.format(error=error)
+            return _made(f"{why}\n\n{_listed(telling, words)}"), combined
         return combined[-1], combined
 
     def _combined(
-        self, question: str, findings: Sequence[Finding], room: int
-    ) -> Generator[Sequence[Request], Sequence[Reply], list[Answer]]:
-        """The answers to each request that combines findings, that to the question last."""
-        answers: list[Answer] = []
+        self, question: str, findings: Sequence[Finding], room: int, answers: list[Answer]
+    ) -> Generator[Sequence[Request], Sequence[Reply], None]:
+        """Add the answers to each request that combines findings, that to the question last.
+
+        Raises:
+            ReplyError: If one has no answer, such as one cut off in thought.
+        """
         # Two fit into a request, so that each round leaves about half as many.
         most = room // 2 - 1
         texts = [_clipped(_listed([finding], self._words), most) for finding in findings]
@@ -238,7 +246,7 @@ class DocumentTool(PagedTool[DocumentArguments]):
             found = [answer_of(reply, self._words) for reply in replies]
             answers += found
             if len(packed) == 1:
-                return answers
+                return
             texts = [_clipped(told(answer, self._words), most) for answer in found]
 
 

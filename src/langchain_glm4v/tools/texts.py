@@ -51,6 +51,8 @@ class Words:
         no_pages: Stands for numbers of pages where there are none.
         nothing: What the model is asked to write of pages that say nothing of a question.
         nothing_said: The answer where no page says anything.
+        not_combined: Stands above what some pages say, where no answer could be made of it; place
+            `error`.
         found: Stands above what was found in a picture; places `width`, `height`.
         not_found: Tells that nothing was; places `width`, `height`, `target`, `answer`.
         unlabelled: Stands for the label of a box that has none.
@@ -72,6 +74,7 @@ class Words:
     no_pages: str
     nothing: str
     nothing_said: str
+    not_combined: str
     found: str
     not_found: str
     unlabelled: str
@@ -98,6 +101,8 @@ WORDS: Mapping[Language, Words] = {
         no_pages="none",
         nothing="NOTHING",
         nothing_said="The pages say nothing of it.",
+        not_combined="(This is what each group of pages says. No single answer was made of it: "
+        "{error})",
         found="In the image of {width}x{height} pixels, as left, top, right, bottom:",
         not_found="Not found in the image of {width}x{height} pixels: {target}. The answer was: "
         "{answer}",
@@ -122,6 +127,7 @@ WORDS: Mapping[Language, Words] = {
         no_pages="无",
         nothing="无相关内容",
         nothing_said="这些页面中没有相关内容。",
+        not_combined="（以下是各组页面的内容，未能合并为一个回答：{error}）",
         found="在 {width}x{height} 像素的图片中，位置（左、上、右、下）如下：",
         not_found="在 {width}x{height} 像素的图片中未找到：{target}。模型的回答是：{answer}",
         unlabelled="目标",
