@@ -482,12 +482,45 @@ def test_places_in_pixels_and_drawn(serve: Serve, folder: Path) -> None:
 
 
 def test_several_things_have_labels(serve: Serve, folder: Path) -> None:
-    said = '[{"label": "cat", "bbox_2d": [0, 0, 500, 500]}, {"label": "dog", "bbox_2d": [1,2,3,4]}]'
+    said = (
+        '[{"label": "cat", "bbox_2d": [0, 0, 500, 500]}, {"label": "dog", "bbox_2d": [9,9,99,99]}]'
+    )
     server = serve(lambda _: answer(said))
     tool = LocateTool(llm=server.model(), allowed_dirs=(folder,))
     message = call(tool, image=str(folder / "red.png"), target="a cat, a dog")
     assert [box["label"] for box in message.artifact["boxes"]] == ["cat", "dog"]
     assert "each with its label" in server.prompts[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "boxes"),
+    [
+        ("[[500,500,500,900],[1,1,2,2],[1000,0,1200,500],[10,10,100,100]]", [[1, 1, 11, 8]]),
+        ("[[500,500,500,500]]", []),
+        ("<|begin_of_box|>[[2000,0,3000,9]]<|end_of_box|>", []),
+    ],
+)
+def test_boxes_of_no_pixel_are_none(
+    serve: Serve, folder: Path, said: str, boxes: list[list[int]]
+) -> None:
+    server = serve(lambda _: answer(said))
+    tool = LocateTool(llm=server.model(), allowed_dirs=(folder,))
+    message = call(tool, image=str(folder / "red.png"), target="a cat")
+    assert [box["pixels"] for box in message.artifact["boxes"]] == boxes
+    assert bool(message.artifact["picture"]) == bool(boxes)
+    assert str(message.content).startswith("In the image" if boxes else "Not found")
+
+
+@pytest.mark.parametrize(("target", "labels"), [("a cat", ["a cat"] * 2), ("cat, dog", ["c", "d"])])
+def test_labels_are_those_of_the_target_or_the_text(
+    serve: Serve, folder: Path, target: str, labels: list[str]
+) -> None:
+    """A label stands before the tags of its box; of one target it is the target."""
+    tags = "<|begin_of_box|>[[{}]]<|end_of_box|>"
+    said = f"c {tags.format('0,0,500,500')} and d {tags.format('500,500,900,900')}"
+    tool = LocateTool(llm=serve(lambda _: answer(said)).model(), allowed_dirs=(folder,))
+    message = call(tool, image=str(folder / "red.png"), target=target)
+    assert [box["label"] for box in message.artifact["boxes"]] == labels
 
 
 def test_what_is_not_there(serve: Serve, folder: Path) -> None:
