@@ -174,6 +174,22 @@ def test_a_part_of_a_video(serve: Serve, film: Path) -> None:
     assert asked == "Watch the video and answer. Name the seconds.\nWhen?"
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("from 1.5 to 2.5 seconds", [[1.5, 2.5]]),
+        ("at seconds 1 through 3, and second 0", [[1, 3], [0, 0]]),
+        ("seconds 0, 1 to 2 and 3", [[0, 0], [1, 2], [3, 3]]),
+        ("the boxes [2.0, 3.0]", []),
+    ],
+)
+def test_seconds_are_named_in_many_ways(
+    serve: Serve, film: Path, said: str, seconds: list[list[float]]
+) -> None:
+    tool = VideoTool(llm=serve(lambda _: answer(said)).model(), allowed_dirs=(film.parent,))
+    assert call(tool, video=str(film)).artifact["seconds"] == seconds
+
+
 def test_seconds_that_begin_anew_are_told(vllm: Any, film: Path) -> None:
     class Other:  # a server that is no vLLM takes no frames
         def __call__(self, question: Any) -> Any:
