@@ -9,6 +9,7 @@ seen, unless both readings agree and `--yes` is given. A picture without text is
 Runs offline, on the miniature. `GLM4V_MODEL=zai-org/GLM-4.1V-9B-Thinking` takes the real model.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -84,7 +85,9 @@ def build(model: ChatGLM4V, out: Path) -> CompiledStateGraph[State, None, State,
     def write(state: State) -> State:
         if not state["fields"]:
             return {}
-        path = out / f"{Path(state['picture']).stem}.json"
+        picture = Path(state["picture"]).resolve()
+        which = hashlib.sha256(bytes(picture)).hexdigest()[:8]  # others may have the same name
+        path = out / f"{picture.stem}-{which}.json"
         path.write_text(json.dumps(state["fields"], indent=2) + "\n", encoding="utf-8")
         return {"written": str(path)}
 

@@ -31,17 +31,24 @@ class Fields(BaseModel):
     day: date = Field(alias="Date")
 
 
+class Item(BaseModel):
+    """A line of a receipt."""
+
+    name: str
+    price: Decimal
+
+
 class Receipt(BaseModel):
     """A receipt with its items."""
 
     day: date
-    items: dict[str, Decimal]
+    items: list[Item]  # of the same name too, as of two coffees
     total: Decimal
 
     @property
     def is_sound(self) -> bool:
         """Whether the items make the total."""
-        return sum(self.items.values()) == self.total
+        return sum(item.price for item in self.items) == self.total
 
 
 def read(model: ChatGLM4V, picture: str | Path) -> Receipt:
@@ -51,7 +58,7 @@ def read(model: ChatGLM4V, picture: str | Path) -> Receipt:
     )
     lines = model.invoke([question_about("Transcribe the text.", picture)]).text.splitlines()
     found = [match for line in lines if (match := ITEM.fullmatch(line.strip()))]
-    items = {match["name"]: Decimal(match["price"]) for match in found}
+    items = [Item.model_validate(match.groupdict()) for match in found]
     return Receipt(day=fields.day, items=items, total=fields.total)
 
 

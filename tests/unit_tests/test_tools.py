@@ -176,6 +176,22 @@ def test_a_part_of_a_video(serve: Serve, film: Path) -> None:
     assert asked == "Watch the video and answer. Name the seconds.\nWhen?"
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("from 1.5 to 2.5 seconds", [[1.5, 2.5]]),
+        ("at seconds 1 through 3, and second 0", [[1, 3], [0, 0]]),
+        ("seconds 0, 1 to 2 and 3", [[0, 0], [1, 2], [3, 3]]),
+        ("the boxes [2.0, 3.0]", []),
+    ],
+)
+def test_seconds_are_named_in_many_ways(
+    serve: Serve, film: Path, said: str, seconds: list[list[float]]
+) -> None:
+    tool = VideoTool(llm=serve(lambda _: answer(said)).model(), allowed_dirs=(film.parent,))
+    assert call(tool, video=str(film)).artifact["seconds"] == seconds
+
+
 def test_seconds_that_begin_anew_are_told(vllm: Any, film: Path) -> None:
     class Other:  # a server that is no vLLM takes no frames
         def __call__(self, question: Any) -> Any:
@@ -198,7 +214,7 @@ def test_pages_that_fit_are_asked_about_at_once(serve: Serve, folder: Path) -> N
     message = call(tool, document=str(path), question="What?", pages="3,1-2,3")
 
     assert message.content == (
-        "It says so [page 3], and [Pages 1-2, 9].\n\n(Pages: 1-3. Read: 1-3 of 4.)"
+        "It says so [page 3], and [Pages 1-2, 9].\n\n(Pages cited: 1-3. Pages read: 1-3 of 4.)"
     )
     assert message.artifact["cited"] == message.artifact["pages"] == [1, 2, 3]
     assert message.artifact["page_count"] == 4
@@ -207,9 +223,74 @@ def test_pages_that_fit_are_asked_about_at_once(serve: Serve, folder: Path) -> N
     assert kinds(server.bodies[0])[-1].endswith("Question: What?")
 
 
-def test_numbers_without_end_are_no_citation(serve: Serve, folder: Path) -> None:
-    """Models repeat themselves; it must not take long to see that this is none."""
-    server = serve(lambda _: answer("As in [page " + "1" * 60 + " and 1, 2 - 3" * 60))
+@pytest.mark.parametrize(
+    ("said", "cited"),
+    [
+        ("It is so [page 2, page 3].", [2, 3]),
+        ("It is so [page 2; page 3].", [2, 3]),
+        ("It is so [pages 1 & 2].", [1, 2]),
+        ("It is so [pages 1 and 3].", [1, 3]),
+        ("It is so [pages 1, 2, and 4].", [1, 2, 4]),
+        ("It is so [pages 2 to 4].", [2, 3, 4]),
+        ("It is so (see page 2).", [2]),
+        ("It is so (page 2), **[p. 3]**.", [2, 3]),
+        ("It is so [page 2, line 4].", [2]),
+        ("It is so [page 2: table (4)].", [2]),
+        ("It is so (page 2 of 4).", [2]),
+        ("It is so [page 9], [page 123456789], [pages 4-9].", [4]),
+        ("It is so, of 3 pages (it has 2 pages, step 3) [2].", []),
+        ("NOTHING [page 2", []),
+        ("It is so.", []),
+    ],
+)
+def test_pages_are_cited_in_many_ways(
+    serve: Serve, folder: Path, said: str, cited: list[int]
+) -> None:
+    server = serve(lambda _: answer(said))
+    path = write_pdf(folder / "four.pdf", 4)
+    tool = DocumentTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
+    message = call(tool, document=str(path), question="What?")
+    assert message.artifact["cited"] == cited
+    told = "Pages cited: none. Pages read: 1-4 of 4." if not cited else f"cited: {cited[0]}"
+    assert told in str(message.content)
+
+
+def test_where_the_answer_cites_no_page_the_findings_do(serve: Serve, folder: Path) -> None:
+    said = {
+        1: "Nothing forbids it [page 1].",
+        2: "Perhaps.",
+        3: "NOTHING relevant on these pages [page 3].",
+        4: "nothing.",
+    }
+
+    def say(body: Body) -> str:
+        text = text_of(body)
+        return answer("So." if "notes" in text else said[int(text[5])])
+
+    server = serve(say)
+    path = write_pdf(folder / "four.pdf", 4)
+    tool = DocumentTool(
+        llm=server.model(), allowed_dirs=(folder,), longest_side=112, pages_at_once=1
+    )
+    message = call(tool, document=str(path), question="What?")
+    assert message.content == "So.\n\n(Pages cited: 1. Pages read: 1-4 of 4.)"
+    assert [one["cited"] for one in message.artifact["findings"]] == [[1], [], [], []]
+    assert [one["answer"] for one in message.artifact["findings"]] == [said[1], said[2], "", ""]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "As in [page " + "1" * 60 + " and 1, 2 - 3" * 60,
+        "[page 1" * 3000 + "[" * 20_000,
+        "[page 1" + ", 2 and 3" * 3000 + "]",
+        "[第1页" + "、第 2 " * 3000 + "]",
+        " " * 20_000 + "_" * 20_000,
+    ],
+)
+def test_numbers_without_end_take_no_time(serve: Serve, folder: Path, said: str) -> None:
+    """Models repeat themselves; it must not take long to see what they cite."""
+    server = serve(lambda _: answer(said))
     path = write_pdf(folder / "one.pdf", 1)
     tool = DocumentTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
     assert call(tool, document=str(path), question="What?").status == "success"
@@ -234,7 +315,7 @@ def test_a_long_document_is_mapped_and_reduced(serve: Serve, folder: Path) -> No
 
     assert message.artifact["answer"] == "Both say so [page 2] [page 39]."
     assert message.artifact["cited"] == [2, 39]
-    assert str(message.content).endswith("(Pages: 2, 39. Read: 1-40 of 40.)")
+    assert str(message.content).endswith("(Pages cited: 2, 39. Pages read: 1-40 of 40.)")
     groups = [finding["pages"] for finding in message.artifact["findings"]]
     assert [page for group in groups for page in group] == [*range(1, 41)]
     assert len(groups) > 2
@@ -290,6 +371,34 @@ def test_findings_may_be_left_to_the_agent(serve: Serve, folder: Path) -> None:
     assert len(server.bodies) == 4
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_findings_that_cannot_be_combined_are_told(serve: Serve, folder: Path, rounds: int) -> None:
+    """Neither a first round of combining nor the last costs what was found."""
+
+    def say(body: Body) -> str | Body:
+        text = text_of(body)
+        if "notes" in text:
+            return cut("<think>So many")
+        return answer(
+            f"It says {text[5]} [page {text[5]}]." + " word" * (1000 if rounds > 1 else 0)
+        )
+
+    path = write_pdf(folder / "five.pdf", 5)
+    tool = DocumentTool(
+        llm=serve(say).model(), allowed_dirs=(folder,), longest_side=112, pages_at_once=1
+    )
+    message = call(tool, document=str(path), question="What?")
+    assert message.status == "success"
+    first, *found = str(message.content).split("\n\n")
+    assert first.startswith("(This is what each group of pages says. No single answer was made")
+    assert "the model thought and was cut off (length)" in first
+    assert [one.partition(" [")[0] for one in found[:5]] == [
+        f"Pages {page}:\nIt says {page}" for page in range(1, 6)
+    ]
+    assert message.artifact["cited"] == [1, 2, 3, 4, 5]
+    assert message.artifact["usage"]["total_tokens"] == 7 * 5
+
+
 def test_pages_that_say_nothing(serve: Serve, folder: Path) -> None:
     server = serve(lambda _: answer("**NOTHING**"))
     path = write_pdf(folder / "two.pdf", 2)
@@ -297,7 +406,9 @@ def test_pages_that_say_nothing(serve: Serve, folder: Path) -> None:
         llm=server.model(), allowed_dirs=(folder,), longest_side=112, pages_at_once=1
     )
     message = call(tool, document=str(path), question="What?")
-    assert message.content == "The pages say nothing of it.\n\n(Pages: none. Read: 1-2 of 2.)"
+    assert message.content == (
+        "The pages say nothing of it.\n\n(Pages cited: none. Pages read: 1-2 of 2.)"
+    )
 
 
 def strip_in_the_middle(path: Path) -> Path:
@@ -389,12 +500,45 @@ def test_places_in_pixels_and_drawn(serve: Serve, folder: Path) -> None:
 
 
 def test_several_things_have_labels(serve: Serve, folder: Path) -> None:
-    said = '[{"label": "cat", "bbox_2d": [0, 0, 500, 500]}, {"label": "dog", "bbox_2d": [1,2,3,4]}]'
+    said = (
+        '[{"label": "cat", "bbox_2d": [0, 0, 500, 500]}, {"label": "dog", "bbox_2d": [9,9,99,99]}]'
+    )
     server = serve(lambda _: answer(said))
     tool = LocateTool(llm=server.model(), allowed_dirs=(folder,))
     message = call(tool, image=str(folder / "red.png"), target="a cat, a dog")
     assert [box["label"] for box in message.artifact["boxes"]] == ["cat", "dog"]
     assert "each with its label" in server.prompts[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "boxes"),
+    [
+        ("[[500,500,500,900],[1,1,2,2],[1000,0,1200,500],[10,10,100,100]]", [[1, 1, 11, 8]]),
+        ("[[500,500,500,500]]", []),
+        ("<|begin_of_box|>[[2000,0,3000,9]]<|end_of_box|>", []),
+    ],
+)
+def test_boxes_of_no_pixel_are_none(
+    serve: Serve, folder: Path, said: str, boxes: list[list[int]]
+) -> None:
+    server = serve(lambda _: answer(said))
+    tool = LocateTool(llm=server.model(), allowed_dirs=(folder,))
+    message = call(tool, image=str(folder / "red.png"), target="a cat")
+    assert [box["pixels"] for box in message.artifact["boxes"]] == boxes
+    assert bool(message.artifact["picture"]) == bool(boxes)
+    assert str(message.content).startswith("In the image" if boxes else "Not found")
+
+
+@pytest.mark.parametrize(("target", "labels"), [("a cat", ["a cat"] * 2), ("cat, dog", ["c", "d"])])
+def test_labels_are_those_of_the_target_or_the_text(
+    serve: Serve, folder: Path, target: str, labels: list[str]
+) -> None:
+    """A label stands before the tags of its box; of one target it is the target."""
+    tags = "<|begin_of_box|>[[{}]]<|end_of_box|>"
+    said = f"c {tags.format('0,0,500,500')} and d {tags.format('500,500,900,900')}"
+    tool = LocateTool(llm=serve(lambda _: answer(said)).model(), allowed_dirs=(folder,))
+    message = call(tool, image=str(folder / "red.png"), target=target)
+    assert [box["label"] for box in message.artifact["boxes"]] == labels
 
 
 def test_what_is_not_there(serve: Serve, folder: Path) -> None:
@@ -473,7 +617,8 @@ def test_errors_of_the_server_are_texts(vllm: Any, folder: Path) -> None:
         ({"images": [""]}, "images.0: String should have at least 1 character"),
         ({"images": ["x" * 5000]}, "images.0: String should have at most 4096 characters"),
         ({"images": ["a.png"], "question": "x" * 30_000}, "question: String should have at most"),
-        ({"images": 7, "question": None}, "images: Input should be a valid list; question: "),
+        ({"images": 7, "question": 7}, "images: Input should be a valid list; question: "),
+        ({"images": '["a.png"'}, "'[\"a.png\"' is a local file"),
     ],
 )
 def test_wrong_arguments_are_explained(serve: Serve, arguments: dict[str, Any], hint: str) -> None:
@@ -481,6 +626,71 @@ def test_wrong_arguments_are_explained(serve: Serve, arguments: dict[str, Any], 
     told = failed(tool, **arguments)
     assert hint in told
     assert len(told) < 500
+
+
+@pytest.mark.parametrize(
+    ("given", "pages"),
+    [
+        (None, [1, 2, 3, 4, 5]),
+        ([], [1, 2, 3, 4, 5]),
+        ("All", [1, 2, 3, 4, 5]),
+        ("全部", [1, 2, 3, 4, 5]),
+        (2, [2]),
+        ([1, 2], [1, 2]),
+        (["1", "3-4"], [1, 3, 4]),
+        ("[1, 2]", [1, 2]),
+        ("1，3", [1, 3]),
+        ("1、3-5", [1, 3, 4, 5]),
+        ("\uff12～\uff14", [2, 3, 4]),
+        ("1;3–4", [1, 3, 4]),
+    ],
+)
+def test_pages_are_read_as_models_write_them(
+    serve: Serve, folder: Path, given: object, pages: list[int]
+) -> None:
+    server = serve(lambda _: answer("Text."))
+    shared: dict[str, Any] = {"llm": server.model(), "allowed_dirs": (folder,), "longest_side": 112}
+    path = str(write_pdf(folder / "five.pdf", 5))
+    asked = DocumentTool(**shared), {"document": path, "question": "?"}
+    for tool, arguments in (asked, (ReadTool(**shared), {"source": path})):
+        message = call(tool, **arguments, pages=given, password=None)
+        numbers = [
+            one if isinstance(one, int) else one["page"] for one in message.artifact["pages"]
+        ]
+        assert numbers == pages
+
+
+@pytest.mark.parametrize("given", [True, {"first": 1}, "one", "1..3"])
+def test_pages_that_are_none_are_explained(serve: Serve, folder: Path, given: object) -> None:
+    server = serve(lambda _: answer("Text."))
+    tool = ReadTool(llm=server.model(), allowed_dirs=(folder,))
+    path = write_pdf(folder / "one.pdf", 1)
+    assert "pages" in failed(tool, source=str(path), pages=given)
+
+
+@pytest.mark.parametrize("question", [None, "", "  "])
+def test_a_question_may_be_left_empty(
+    serve: Serve, folder: Path, film: Path, question: str | None
+) -> None:
+    server = serve(lambda _: answer("Red."))
+    shared: dict[str, Any] = {"llm": server.model(), "allowed_dirs": (folder, film.parent)}
+    image = str(folder / "red.png")
+    assert call(ImageTool(**shared), images=image, question=question).content == "Red."
+    watched = call(VideoTool(**shared), video=str(film), question=question, start=None, end=0)
+    assert "(Watched second 0 to 3.5" in str(watched.content)
+    assert {kinds(body)[-1].splitlines()[-1] for body in server.bodies} == {
+        "Describe this image.",
+        "Describe this video.",
+    }
+
+
+def test_images_may_be_a_list_in_a_text(serve: Serve, folder: Path) -> None:
+    server = serve(lambda _: answer("Red."))
+    tool = ImageTool(llm=server.model(), allowed_dirs=(folder,))
+    names = [str(folder / "red.png"), str(folder / "[1]")]
+    (folder / "[1]").write_bytes((folder / "red.png").read_bytes())
+    for given in (json.dumps(names), names):
+        assert call(tool, images=given).artifact["images"] == names
 
 
 def test_fields_out_of_range(serve: Serve) -> None:

@@ -238,7 +238,13 @@ def test_seconds_that_begin_anew(vllm: Any, film: Path) -> None:
         ("是这样【第1页、第3页】。", [1, 3], "1、3"),
         ("是这样（第 1 至 2 页）。", [1, 2], "1-2"),
         ("是这样 [第1页到第3页]。", [1, 2, 3], "1-3"),
-        ("都是。", [1, 2, 3], "1-3"),
+        ("是这样（第2页）。", [2], "2"),
+        ("是这样（见第2页）。", [2], "2"),
+        ("是这样 [第2页、第3页]。", [2, 3], "2-3"),
+        ("是这样 [第2、3页]。", [2, 3], "2-3"),
+        ("是这样（第3章，第2页）。", [2], "2"),
+        ("是这样（第3章）。", [], "无"),
+        ("都是。", [], "无"),
     ],
 )
 def test_pages_at_once(serve: Serve, pages: str, said: str, cited: list[int], told: str) -> None:
@@ -246,7 +252,7 @@ def test_pages_at_once(serve: Serve, pages: str, said: str, cited: list[int], to
     folder = Path(pages).parent
     tool = DocumentTool(llm=server.model(), allowed_dirs=(folder,), language="zh", longest_side=112)
     message = call(tool, document=pages, question="结论是什么？")
-    assert message.content == f"{said}\n\n（依据的页码：{told}。已读的页码：1-3，共 3 页。）"
+    assert message.content == f"{said}\n\n（引用的页码：{told}。已读的页码：1-3，共 3 页。）"
     assert message.artifact["cited"] == cited
     (prompt,) = server.prompts
     assert prompt.startswith("第 1 页：<medium>第 2 页：<medium>第 3 页：<medium>以上是")
@@ -261,17 +267,31 @@ def test_a_long_document(serve: Serve, pages: str, tmp_path: Path) -> None:
         if "笔记" in asked:
             return answer("合计 7 [第1页、第3页]。")
         page = int(asked.partition("第 ")[2].partition(" 页")[0])
-        return answer("“无相关内容”。" if page == 2 else f"有 {page} 个 [第{page}页]")
+        return answer(
+            "“无相关内容”可供参考 [第2页]。" if page == 2 else f"有 {page} 个 [第{page}页]"
+        )
 
     server = serve(say)
     tool = DocumentTool(
         llm=server.model(), allowed_dirs=(tmp_path,), language="zh", pages_at_once=1
     )
     message = call(tool, document=pages, question="一共多少个？")
-    assert str(message.content).startswith("合计 7 [第1页、第3页]。\n\n（依据的页码：1、3。")
+    assert str(message.content).startswith("合计 7 [第1页、第3页]。\n\n（引用的页码：1、3。")
     notes = next(prompt for prompt in server.prompts if "笔记" in prompt)
     assert "第 1 页：\n有 1 个 [第1页]\n\n第 3 页：\n有 3 个 [第3页]\n\n请仅根据" in notes
     assert [finding["cited"] for finding in message.artifact["findings"]] == [[1], [], [3]]
+
+
+def test_findings_that_cannot_be_combined(serve: Serve, pages: str, tmp_path: Path) -> None:
+    server = serve(
+        lambda body: answer("") if "笔记" in text_of(body) else answer(f"有 {text_of(body)[2]} 个")
+    )
+    tool = DocumentTool(
+        llm=server.model(), allowed_dirs=(tmp_path,), language="zh", pages_at_once=1
+    )
+    told = str(call(tool, document=pages, question="一共多少个？").content)
+    assert told.startswith("（以下是各组页面的内容，未能合并为一个回答：模型思考后没有给出回答")
+    assert "第 1 页：\n有 1 个\n\n第 2 页：\n有 2 个\n\n第 3 页：\n有 3 个\n\n" in told
 
 
 def test_pages_that_say_nothing(serve: Serve, pages: str, tmp_path: Path) -> None:
@@ -282,7 +302,7 @@ def test_pages_that_say_nothing(serve: Serve, pages: str, tmp_path: Path) -> Non
         pages_at_once=2,
     )
     told = call(tool, document=pages, question="?").content
-    assert told == ("这些页面中没有相关内容。\n\n（依据的页码：无。已读的页码：1-3，共 3 页。）")
+    assert told == ("这些页面中没有相关内容。\n\n（引用的页码：无。已读的页码：1-3，共 3 页。）")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,14 @@ Their limits are checked, and not told: a schema is part of the prompt of whoeve
 grammar made of it takes long for lengths.
 """
 
+import json
+import unicodedata
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -15,6 +19,7 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )
+from pydantic_core import PydanticUseDefault
 
 from langchain_glm4v.tools.texts import ToolTexts
 
@@ -28,19 +33,69 @@ Named: TypeAlias = Annotated[
 Question: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=20_000), _STRING]
 """What is to be found out."""
 
-Brief: TypeAlias = Annotated[str, StringConstraints(max_length=1000), _STRING]
-"""What may be left out, or left empty, as models do."""
 
-NamedSeveral: TypeAlias = Annotated[
-    list[Named],
-    # Models forget the brackets of a list of one.
-    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
-    Field(min_length=1),
+def _or_default(given: Any) -> Any:
+    """What was given; the argument's default for null or an empty text."""
+    if given is None or (isinstance(given, str) and not given.strip()):
+        raise PydanticUseDefault
+    return given
+
+
+OptionalQuestion: TypeAlias = Annotated[Question, BeforeValidator(_or_default)]
+"""A question that has a default."""
+
+Brief: TypeAlias = Annotated[
+    str,
+    StringConstraints(max_length=1000),
+    _STRING,
+    BeforeValidator(lambda given: "" if given is None else given),
 ]
+"""What may be left out, left empty or be null, as models do."""
+
+_ALL = frozenset(("all", "none", "null", "全部", "所有"))
+_MARKS = str.maketrans("、;–—~至到", ",,-----", "[]")
+
+
+def _as_pages(given: Any) -> Any:
+    """Page numbers as documents take them, of whatever models write: `1`, `[1, 2]`, `"1、3～5"`."""
+    if isinstance(given, list | tuple):
+        given = ",".join(map(str, given))
+    elif isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    if not isinstance(given, str):
+        return given
+    # Full-width digits and marks have plain ones that are compatible.
+    plain = unicodedata.normalize("NFKC", given).strip()
+    return "" if plain.lower() in _ALL else plain.translate(_MARKS)
+
+
+PageNumbers: TypeAlias = Annotated[Brief, BeforeValidator(_as_pages)]
+"""Pages as in "1,3,5-7"; "" for all."""
+
+
+def _listed(given: Any) -> Any:
+    """A list of what models gave without brackets, or as JSON in a text."""
+    if not isinstance(given, str):
+        return given
+    with suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(given), list):
+            return found
+    return [given]
+
+
+NamedSeveral: TypeAlias = Annotated[list[Named], BeforeValidator(_listed), Field(min_length=1)]
 """Paths or URLs, one at least."""
 
-Second: TypeAlias = Annotated[float | None, Field(ge=0), WithJsonSchema({"type": "number"})]
+Second: TypeAlias = Annotated[
+    float | None,
+    Field(ge=0),
+    WithJsonSchema({"type": "number"}),
+    BeforeValidator(lambda given: None if given == "" else given),
+]
 """A second of a video; None: left out."""
+
+End: TypeAlias = Annotated[Second, AfterValidator(lambda end: end or None)]
+"""The second at which a part of a video ends; None, or 0: that of the video."""
 
 
 @cache  # a class takes milliseconds to make

@@ -18,7 +18,7 @@ from langchain_glm4v import profiles
 from langchain_glm4v.errors import MediaError, ReplyError
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import Brief, Named, Question
+from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers, Question
 from langchain_glm4v.tools.base import (
     Answer,
     Reply,
@@ -39,14 +39,20 @@ _ENGLISH = DOCUMENT["en"].fields
 _ANSWER_TOKENS = 8192  # room for thinking and answer, where the model's `max_tokens` names none
 _LABEL_TOKENS = 32  # of the text before a page, and the marks around it
 _LEAST_ROOM = 1024  # tokens; where a question leaves less, the server's count tells
-# In any language: prompts may be changed.
-_NOTHING = frozenset(words.nothing for words in WORDS.values())
-# "[page 3]", "[pages 3-5, 7]", "[第3页]", "【第3至5页、第7页】"
-_CITED = re.compile(
-    r"[\[(【（]\s?(?:pages?|pp?\.|第)\s?((?:[\d\s,，、~～–—第页至到和与-]|and){1,120}+)[\])】）]",
-    re.IGNORECASE,
+# In any language: prompts may be changed. Models write more than the one word; a sentence such as
+# "Nothing forbids it." says something.
+_WORD = "|".join(words.nothing for words in WORDS.values())
+_NOTHING = re.compile(rf"[\W_]*+(?:(?:{_WORD})(?![a-zA-Z])|(?i:{_WORD})[\W_]*+\Z)")
+# The inside of "[page 3]", "(see pages 3-5, 7)", "【第3至5页、第7页】". Bounded, as all below: no
+# text takes long.
+_BRACKETED = re.compile(r"(?<=[\[(【（])[^\[\]()【】（）\n]{1,200}+(?=[\[\]()【】（）])")
+_NUMBERS = r"\d{1,6}+(?:\s?页)?(?:\s?(?:[-–—~～至到]|to\b|through\b)\s?第?\s?\d{1,6}+(?:\s?页)?)?"
+_AND = r"\s?(?:[,，、;；]\s?(?:(?:and\b|&)\s?)?|(?:and\b|[&和与及])\s?)"
+_LIST = rf"{_NUMBERS}(?:{_AND}{_NUMBERS}){{0,50}}"
+_CITED = re.compile(rf"(?:\bpages?|\bpp?\.|\bp)\s?({_LIST})|第\s?({_LIST})(?<=页)", re.IGNORECASE)
+_RANGE = re.compile(
+    r"(\d{1,6}+)(?:\s?页?\s?(?:[-–—~～至到]|to|through)\s?第?\s?(\d{1,6}+))?", re.IGNORECASE
 )
-_RANGE = re.compile(r"(\d{1,6})(?:\s?页?\s?[-–—~～至到]\s?第?\s?(\d{1,6}))?")
 
 
 class DocumentArguments(BaseModel):
@@ -54,7 +60,7 @@ class DocumentArguments(BaseModel):
 
     document: Named
     question: Question
-    pages: Brief = ""
+    pages: PageNumbers = ""
     password: Brief = ""
 
 
@@ -63,7 +69,7 @@ class Finding(TypedDict):
 
     Attributes:
         pages: The group, counted from 1.
-        cited: Those of them on which it rests; empty if they say nothing of it.
+        cited: Those of them that it cites.
         answer: What the model found there; "" if nothing.
         reasoning: Its thinking.
         error: Why the pages could not be read; "" if they could.
@@ -83,7 +89,7 @@ class DocumentArtifact(Answer):
         document: Path or URL, as the agent gave it.
         page_count: Pages of the document.
         pages: Those that were read, counted from 1.
-        cited: Those on which the answer rests.
+        cited: Those that the answer cites; if it cites none, those that the findings cite.
         findings: What each group of pages says, in the order of the pages.
     """
 
@@ -114,8 +120,8 @@ class DocumentTool(PagedTool[DocumentArguments]):
     """What the model is asked about all pages at once."""
 
     find_prompt: str = _ENGLISH["find_prompt"]
-    """What it is asked about a group of pages, where there are several. An answer of the one word
-    `NOTHING`, or `无相关内容`, is none."""
+    """What it is asked about a group of pages, where there are several. An answer that
+    begins with `NOTHING`, or `无相关内容`, is none."""
 
     combine_prompt: str = _ENGLISH["combine_prompt"]
     """What it is asked about what was found; if that is too long for one request, about parts of
@@ -125,7 +131,7 @@ class DocumentTool(PagedTool[DocumentArguments]):
     """Stands before the picture of each page; "" for nothing."""
 
     rests_on: str = _ENGLISH["rests_on"]
-    """Tells the agent on which pages the answer rests; "" for nothing."""
+    """Tells the agent which pages are cited and which were read; "" for nothing."""
 
     pages_at_once: int | None = Field(default=None, ge=1)
     """Pages in a request, at most. Default: as many as fit."""
@@ -212,14 +218,22 @@ class DocumentTool(PagedTool[DocumentArguments]):
             return _made(f"{words.nothing_said}\n\n{_listed(telling, words)}".rstrip()), []
         if not self.combine:
             return _made(_listed(telling, words)), []
-        combined = yield from self._combined(question, telling, room)
+        combined: list[Answer] = []
+        try:
+            yield from self._combined(question, telling, room, combined)
+        except ReplyError as error:
+            why = words.not_combined.format(error=error)
+            return _made(f"{why}\n\n{_listed(telling, words)}"), combined
         return combined[-1], combined
 
     def _combined(
-        self, question: str, findings: Sequence[Finding], room: int
-    ) -> Generator[Sequence[Request], Sequence[Reply], list[Answer]]:
-        """The answers to each request that combines findings, that to the question last."""
-        answers: list[Answer] = []
+        self, question: str, findings: Sequence[Finding], room: int, answers: list[Answer]
+    ) -> Generator[Sequence[Request], Sequence[Reply], None]:
+        """Add the answers to each request that combines findings, that to the question last.
+
+        Raises:
+            ReplyError: If one has no answer, such as one cut off in thought.
+        """
         # Two fit into a request, so that each round leaves about half as many.
         most = room // 2 - 1
         texts = [_clipped(_listed([finding], self._words), most) for finding in findings]
@@ -232,7 +246,7 @@ class DocumentTool(PagedTool[DocumentArguments]):
             found = [answer_of(reply, self._words) for reply in replies]
             answers += found
             if len(packed) == 1:
-                return answers
+                return
             texts = [_clipped(told(answer, self._words), most) for answer in found]
 
 
@@ -268,12 +282,11 @@ def _made(text: str) -> Answer:
 def _finding(
     group: list[int], answer: Answer | None = None, text: str = "", error: str = ""
 ) -> Finding:
-    says = answer is not None and answer["answer"].strip(" .。*\"'“”").upper() not in _NOTHING
+    says = answer is not None and not _NOTHING.match(answer["answer"])
     text = text if says else ""
     return Finding(
         pages=group,
-        # One that cites none rests on all that it was shown.
-        cited=(_cited(text, group) or group) if says else [],
+        cited=_cited(text, group),
         answer=text,
         reasoning=answer["reasoning"] if answer is not None else "",
         error=error,
@@ -310,8 +323,9 @@ def _packed(texts: Sequence[str], room: int) -> list[str]:
 def _cited(answer: str, pages: Collection[int]) -> list[int]:
     """The pages that an answer cites, of those that were read."""
     cited: set[int] = set()
-    for place in _CITED.finditer(answer):
-        for span in _RANGE.finditer(place[1]):
-            first, last = int(span[1]), int(span[2] or span[1])
-            cited.update(page for page in pages if first <= page <= last)
+    for bracketed in _BRACKETED.finditer(answer):
+        for place in _CITED.finditer(bracketed[0]):
+            for span in _RANGE.finditer(place[1] or place[2]):
+                first, last = int(span[1]), int(span[2] or span[1])
+                cited.update(page for page in pages if first <= page <= last)
     return sorted(cited)

@@ -6,7 +6,7 @@ from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel
 
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import NamedSeveral, Question
+from langchain_glm4v.tools.arguments import NamedSeveral, OptionalQuestion
 from langchain_glm4v.tools.base import (
     Answer,
     Request,
@@ -27,7 +27,7 @@ class ImageArguments(BaseModel):
     """Arguments of `ImageTool`."""
 
     images: NamedSeveral
-    question: Question = ""
+    question: OptionalQuestion = ""
 
 
 class ImageArtifact(Answer):

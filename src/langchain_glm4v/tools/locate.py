@@ -2,6 +2,8 @@
 
 import base64
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar, TypedDict
 
 from langchain_core.messages import AIMessage
@@ -103,9 +105,12 @@ class LocateTool(VisionTool[LocateArguments]):
             picture_block = {"type": "image", **here.fields}
             (reply,) = yield [Request([picture_block, question], here.folders)]
             answer = answer_of(reply, self._words)
-            boxes = [box for box in map(Box.clipped, _boxes(reply)) if box is not None]
-            drawn = draw(here.path, boxes)
-        width, height = drawn.size
+            whole = image.upright(here.path)
+        width, height = whole.size
+        boxes = [*_visible(_boxes(reply), width, height)]
+        if not several:  # all are the same thing, so the picture shows their numbers
+            boxes = [replace(box, label="") for box in boxes]
+        drawn = draw(whole, boxes)
         drawn.thumbnail((self.picture_side, self.picture_side))
         picture = base64.b64encode(image.to_png(drawn)).decode() if boxes else ""
         artifact = LocateArtifact(
@@ -115,7 +120,7 @@ class LocateTool(VisionTool[LocateArguments]):
             height=height,
             boxes=[
                 FoundBox(
-                    label=box.label or ("" if several else arguments.target),
+                    label=box.label if several else arguments.target,
                     pixels=[*box.to_pixels(width, height)],
                     thousandths=[*box],
                 )
@@ -130,8 +135,17 @@ def _boxes(reply: Reply) -> list[Box]:
     """The boxes of a reply: those of its box tags, or of the whole text if it has none."""
     if not isinstance(reply, AIMessage):
         return []
-    tagged = reply.additional_kwargs.get("boxes")
-    return find_boxes("\n".join(tagged) if tagged else str(reply.text))
+    return find_boxes(str(reply.text), reply.additional_kwargs.get("boxes", ()))
+
+
+def _visible(boxes: list[Box], width: int, height: int) -> Iterator[Box]:
+    """What of each box is in the picture, without those of no pixel."""
+    for box in boxes:
+        inside = box.clipped()
+        if inside is not None:
+            left, top, right, bottom = inside.to_pixels(width, height)
+            if left < right and top < bottom:
+                yield inside
 
 
 def _listed(artifact: LocateArtifact, target: str, words: Words) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from langchain_glm4v.errors import MediaError, ReplyError, UnsupportedMediaError
 from langchain_glm4v.media.source import shown
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import Brief, Named
+from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers
 from langchain_glm4v.tools.base import (
     NOT_CUT,
     Answer,
@@ -37,7 +37,7 @@ class ReadArguments(BaseModel):
     """Arguments of `ReadTool`."""
 
     source: Named
-    pages: Brief = ""
+    pages: PageNumbers = ""
     password: Brief = ""
 
 

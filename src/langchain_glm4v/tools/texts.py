@@ -51,6 +51,8 @@ class Words:
         no_pages: Stands for numbers of pages where there are none.
         nothing: What the model is asked to write of pages that say nothing of a question.
         nothing_said: The answer where no page says anything.
+        not_combined: Stands above what some pages say, where no answer could be made of it; place
+            `error`.
         found: Stands above what was found in a picture; places `width`, `height`.
         not_found: Tells that nothing was; places `width`, `height`, `target`, `answer`.
         unlabelled: Stands for the label of a box that has none.
@@ -72,6 +74,7 @@ class Words:
     no_pages: str
     nothing: str
     nothing_said: str
+    not_combined: str
     found: str
     not_found: str
     unlabelled: str
@@ -98,6 +101,8 @@ WORDS: Mapping[Language, Words] = {
         no_pages="none",
         nothing="NOTHING",
         nothing_said="The pages say nothing of it.",
+        not_combined="(This is what each group of pages says. No single answer was made of it: "
+        "{error})",
         found="In the image of {width}x{height} pixels, as left, top, right, bottom:",
         not_found="Not found in the image of {width}x{height} pixels: {target}. The answer was: "
         "{answer}",
@@ -122,6 +127,7 @@ WORDS: Mapping[Language, Words] = {
         no_pages="无",
         nothing="无相关内容",
         nothing_said="这些页面中没有相关内容。",
+        not_combined="（以下是各组页面的内容，未能合并为一个回答：{error}）",
         found="在 {width}x{height} 像素的图片中，位置（左、上、右、下）如下：",
         not_found="在 {width}x{height} 像素的图片中未找到：{target}。模型的回答是：{answer}",
         unlabelled="目标",
@@ -216,7 +222,7 @@ DOCUMENT: Mapping[Language, ToolTexts] = {
             "{findings}\n\nAnswer the question from them alone, and cite the page of each fact, as "
             "in [page 3].\n\nQuestion: {question}",
             "page_label": "Page {page}:",
-            "rests_on": "(Pages: {cited}. Read: {pages} of {count}.)",
+            "rests_on": "(Pages cited: {cited}. Pages read: {pages} of {count}.)",
         },
         arguments={
             "document": "Path or http(s) URL of the document, exactly as the user gave it.",
@@ -238,7 +244,7 @@ DOCUMENT: Mapping[Language, ToolTexts] = {
             "combine_prompt": "以下是从一份文档的各页中摘录的笔记。\n\n{findings}\n\n请仅根据这些"
             "笔记回答问题，并为每个事实注明所在的页码，如 [第3页]。\n\n问题：{question}",
             "page_label": "第 {page} 页：",
-            "rests_on": "（依据的页码：{cited}。已读的页码：{pages}，共 {count} 页。）",
+            "rests_on": "（引用的页码：{cited}。已读的页码：{pages}，共 {count} 页。）",
         },
         arguments={
             "document": "文档的路径或 http(s) URL，须与用户给出的完全一致。",

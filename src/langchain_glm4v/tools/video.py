@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_glm4v.media_plan import MediumPlan, planned
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.tools.arguments import Named, Question, Second
+from langchain_glm4v.tools.arguments import End, Named, OptionalQuestion, Second
 from langchain_glm4v.tools.base import (
     Answer,
     Request,
@@ -26,25 +26,25 @@ from langchain_glm4v.tools.texts import VIDEO
 
 _ENGLISH = VIDEO["en"].fields
 _TIME = r"\d{1,6}(?:\.\d{1,3})?"
-_DASH = r"(?:\s?秒)?\s?[-–—~～至到]\s?(?:第\s?)?"
+_DASH = r"(?:\s?秒)?\s?(?:[-–—~～至到]|to\b|through\b)\s?(?:第\s?)?"
 _SPAN = rf"{_TIME}(?:{_DASH}{_TIME})?"
-_LIST = rf"{_SPAN}(?:(?:(?:,|\sand|\sto)\s|\s?[、，和]\s?){_SPAN}){{0,50}}"
+_LIST = rf"{_SPAN}(?:(?:(?:,|\sand)\s|\s?[、，和]\s?){_SPAN}){{0,50}}"
 # "second 3", "seconds 3-5 and 9"; "(3-5)"; "3-5: …" in a timeline; "3 s"; "第3秒至第5秒", "3、5秒"
 _NAMED = re.compile(
     rf"\bseconds?\s({_LIST})|[(（]({_LIST})[)）]"
     rf"|(?<![\d.:-])({_SPAN})(?=:\s|：|\s?s\b|\sseconds?\b)|(?<![\d.:-])({_LIST})(?=\s?秒)",
     re.IGNORECASE,
 )
-_FIRST_AND_LAST = re.compile(rf"({_TIME})(?:(?:{_DASH}|\sto\s)({_TIME}))?")
+_FIRST_AND_LAST = re.compile(rf"({_TIME})(?:{_DASH}({_TIME}))?", re.IGNORECASE)
 
 
 class VideoArguments(BaseModel):
     """Arguments of `VideoTool`."""
 
     video: Named
-    question: Question = ""
+    question: OptionalQuestion = ""
     start: Second = 0.0
-    end: Second = None
+    end: End = None
 
 
 class VideoArtifact(Answer):
