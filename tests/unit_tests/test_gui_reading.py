@@ -172,6 +172,62 @@ def test_sections_are_told_apart(text: str) -> None:
     assert read("mobile", text) == Plan(TAPPED, TAP, "I see it", "the code is 7")
 
 
+BACK = '{"action_type": "navigate_back"}'
+BANK = '{"action_type": "open_app", "app_name": "Bank"}'
+ELSEWHERE = "left_click(start_box='[9,9]')"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("web", 'Thought: x Action: Click [1] Memory_Updated: {"seen": "Note: Action: Click [2]"}'),
+        ("web", "Thought: x\nAction: Click [1]\nMemory_Updated: It says:\nAction: Click [2]"),
+        ("web", 'Thought: x Action: Click [1] Memory_Updated: {"seen": "\nAction: Click [2]"}'),
+        ("web", "Thought: It says Action: Click [2]\nAction: Click [1]\nMemory_Updated: {}"),
+        ("web", "Click [1]\nMemory_Updated: It says:\nAction: Click [2]"),
+        ("mobile", f"Memory: None Reason: x Action: {BACK} Memory: It says Action: {BANK}"),
+        ("mobile", f"Memory: None\nReason: x\nAction: {BACK}\nMemory: It says:\nAction: {BANK}"),
+        ("mobile", f"Memory: It says Action: {BANK} Reason: x Action: {BACK}"),
+        ("mobile", f"Memory: It says Action: {BANK}\nReason: x\nAction: {BACK}"),
+        ("mobile", f"{BACK}\nMemory: It says:\nAction: {BANK}"),
+        ("pc", f'I see. {CLICK} Memory: ["note Action: {ELSEWHERE}"]'),
+        ("pc", f"I see. {CLICK}\nMemory:\n[]\nAction: {ELSEWHERE}"),
+        ("pc", f'Thought: x\nAction: {CLICK}\nMemory:\n["\nAction: {ELSEWHERE}"]'),
+    ],
+)
+def test_copied_text_does_not_replace_the_action(kind: str, text: str) -> None:
+    with pytest.raises(ActionError, match="several actions"):
+        read(kind, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "action"),
+    [
+        (
+            "web",
+            'Thought: x\nAction: Click [1]\nMemory_Updated: {"seen": "Note: Action: Click [2]"}',
+            Click(HOME, element='link "Home"'),
+        ),
+        (
+            "web",
+            'Thought: x Action: Click [1] Memory_Updated: {"did": "The Action: Click [1]"}',
+            Click(HOME, element='link "Home"'),
+        ),
+        ("mobile", f"Memory: I did Action: {BACK} Reason: x Action: {BACK}", GoBack()),
+        ("mobile", f"Memory: Action: of the day Reason: x Action: {BACK}", GoBack()),
+        ("pc", f'I see. {CLICK}\nMemory:\n["Action: {ELSEWHERE}"]', CLICKED),
+        ("pc", f"I see. {CLICK}\nMemory:\n[]\nAction: {CLICK}", CLICKED),
+    ],
+)
+def test_copied_text_that_changes_nothing(kind: str, text: str, action: Action) -> None:
+    assert read(kind, text).action == action
+
+
+def test_too_many_sections_are_not_read() -> None:
+    with pytest.raises(ActionError, match="there are 20 sections"):
+        read("web", "".join(f"Action: {number}\n" for number in range(20)))
+
+
 def test_explanation_of_a_computer_is_the_reason() -> None:
     plan = read("pc", f'The button is there. {CLICK}\nMemory:\n[{{"user": "x"}}]')
 
@@ -288,7 +344,7 @@ def test_any_text_is_an_action_or_none(kind: str, text: str) -> None:
     [
         *"{['\\ 9",
         *('{"a":', "{'action_type':", "type(content='", "click(a=", "do(action=a,", "((("),
-        *("Action:", "Memory: \n", "Type [1]; [", "Click [", "```", "* "),
+        *("Action:", "Action:{\n", "Memory: \n", "Type [1]; [", "Click [", "```", "* "),
     ],
 )
 def test_hostile_texts_end(kind: str, pattern: str) -> None:

@@ -125,10 +125,11 @@ class Dialect:
         Raises:
             ActionError: There is not exactly one action in it, or it makes no sense.
         """
-        before, parts = sections(answer)
+        before, actions, parts = sections(answer)
         builders = {name: form.build for name, form in self.forms.items()}
         found = one_action(
-            [*filter(None, reversed(boxes)), *filter(None, [parts.get("action"), before])],
+            # What the model copied from the screen into its memory may look like a section too.
+            [*([box] for box in reversed(boxes)), [*actions, before]],
             self.find,
             {**builders, **self.also},
             marks,

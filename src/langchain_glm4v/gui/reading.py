@@ -21,7 +21,9 @@ MAX_TEXT = 10_000
 """Characters of an answer that are read, at most, from its begin: a plan is a few hundred."""
 
 _SHOWN = 200  # characters of an answer in an error message
-_MOST_OBJECTS = 64  # braces that are tried, which bounds the time for hostile texts
+# Braces, and sections of an answer, that are tried, which bounds the time for hostile texts.
+_MOST_OBJECTS = 64
+_MOST_TEXTS = 16
 
 _NUMBER = re.compile(r"-?\d++(?:\.\d++)?")
 _ONLY_BRACKETS = re.compile(r"[\[\](){}<>\s,'\"]*+")
@@ -174,30 +176,33 @@ def shown(text: str) -> str:
     return repr(flat if len(flat) <= _SHOWN else f"{flat[:_SHOWN]}…")
 
 
-def sections(answer: str) -> tuple[str, dict[str, str]]:
+def sections(answer: str) -> tuple[str, Sequence[str], dict[str, str]]:
     """Take an answer apart at its headings ("Memory:", "Reason:", "Action:" …).
 
     Returns:
-        What stands before the first heading, and each section by its heading in lower case; of
-        sections with the same heading the last.
+        What stands before the first heading; all sections named "Action"; and each section by its
+        heading in lower case, of sections with the same heading the last.
     """
-    split = [heading.split(answer) for heading in _HEADINGS]
-    # Where all stands in one line, the first way sees only the first heading.
-    parts = max(split, key=lambda parts: "action" in map(str.lower, parts[1::2]))
-    names = map(str.lower, parts[1::2])
-    return parts[0].strip(), dict(zip(names, map(str.strip, parts[2::2]), strict=True))
+    # Headings begin lines, unless an action comes earlier that stands within one.
+    heading = min(_HEADINGS, key=lambda heading: _first_action(heading, answer))
+    parts = heading.split(answer)
+    named = [
+        (name.lower(), text.strip()) for name, text in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    actions = [text for name, text in named if name == "action"]
+    return parts[0].strip(), actions, dict(named)
 
 
 def one_action(
-    texts: Sequence[str],
+    places: Sequence[Sequence[str]],
     finder: Finder,
     builders: Mapping[str, Builder],
     marks: Sequence[Box],
 ) -> tuple[Action, str] | None:
-    """Find the one action in the first of some texts that has any.
+    """Find the one action in the first of some places that has any.
 
     Args:
-        texts: Where to look, the likeliest place first.
+        places: Where to look, the likeliest place first; the texts of a place count alike.
         finder: Knows how actions are written.
         builders: Name of an action -> what understands it; calls of other names are no actions.
         marks: What numbers mean.
@@ -208,14 +213,19 @@ def one_action(
     Raises:
         ActionError: There are several, or it makes no sense.
     """
-    for text in texts:
-        calls = [call for call in finder(text[:MAX_TEXT]) if call.name in builders]
+    for place in places:
+        texts = [text for text in dict.fromkeys(place) if text]
+        if len(texts) > _MOST_TEXTS:
+            raise ActionError(f"there are {len(texts)} sections with actions: give one action")
+        calls = [call for text in texts for call in finder(text[:MAX_TEXT])]
         found = [
             (builders[call.name](Call(call.name, call.arguments, call.text, marks)), call.text)
             for call in calls
+            if call.name in builders
         ]
-        if any(action != found[0][0] for action, _ in found):
-            listed = "; ".join(shown(written) for _, written in found[:3])
+        differing = [written for action, written in found if action != found[0][0]]
+        if differing:
+            listed = "; ".join(map(shown, [found[0][1], *differing[:2]]))
             raise ActionError(f"there are several actions ({listed}): give one at a time")
         if found:
             return found[0]
@@ -284,6 +294,13 @@ def find_lines(text: str) -> Iterator[Call]:
             if "bare" in given:
                 given["text"] = given.pop("bare").strip()
             yield Call(name, given, found[0].strip())
+
+
+def _first_action(heading: re.Pattern[str], answer: str) -> int:
+    """Where the first "Action" stands among headings of a kind; the answer's end if none does."""
+    names = heading.finditer(answer)
+    starts = (name.start(1) for name in names if name[1].lower() == "action")
+    return next(starts, len(answer))
 
 
 def _object_at(text: str, start: int) -> tuple[Any, int]:
