@@ -1,9 +1,10 @@
 """A `Screen` for agents: a page in a headless Chromium, driven by Playwright.
 
 The page may be hostile, so nothing here trusts it. What an action would do is looked up in a world
-of scripts of our own, which the page cannot tamper with. The browser reaches the site it began on
+of scripts of our own, which the page cannot tamper with. The browser reaches the host it began on
 and nothing else, sends nothing and saves nothing: what was consented to opens one of these doors,
-while that action lasts.
+while that action lasts. Redirects, prefetching and sockets of workers can reach other ports of that
+host.
 """
 
 import os
