@@ -173,7 +173,7 @@ async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[str]:
     while True:
         try:
             line = await reader.readline()
-        except ValueError:  # it is too long, and gone; the SDK answers that this is no JSON
+        except ValueError:  # it is too long, and gone; the SDK passes over what is no JSON
             line = b"too long\n"
         if not line:
             return
