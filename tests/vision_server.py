@@ -16,6 +16,8 @@ Body: TypeAlias = dict[str, Any]
 Say: TypeAlias = Callable[[Body], "str | Body | None"]
 """What is answered to a request: the text that the model writes, a choice of its own making, or
 None, for nothing at all until the client hangs up."""
+Serve: TypeAlias = Callable[[Say], "VisionServer"]
+"""Starts a server that says so."""
 
 
 class VisionServer(ThreadingHTTPServer):

@@ -37,6 +37,7 @@ from starlette.applications import Starlette
 
 from langchain_glm4v._version import __version__
 from langchain_glm4v.errors import GLM4VError
+from langchain_glm4v.server.addresses import in_url
 
 PROGRESS_INTERVAL = 5.0
 """Seconds between two signs of life of a call, for clients that ask for them."""
@@ -189,12 +190,13 @@ def http_app(server: Server[Any], key: str, *, host: str = "127.0.0.1") -> Starl
         host: Address that it will listen on. On a loopback address, requests whose `Host` or
             `Origin` is another are refused (DNS rebinding).
     """
-    address = AnyHttpUrl(f"http://{f'[{host}]' if ':' in host else host}")
     return server.streamable_http_app(
         streamable_http_path=HTTP_PATH,
         host=host,
         # The key is made here: there is no other server that clients could get one from.
-        auth=AuthSettings(issuer_url=address, resource_server_url=None),
+        auth=AuthSettings(
+            issuer_url=AnyHttpUrl(f"http://{in_url(host)}"), resource_server_url=None
+        ),
         token_verifier=_Key(key),
     )
 

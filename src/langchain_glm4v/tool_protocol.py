@@ -45,6 +45,8 @@ _HEAD = re.compile(
 _BARE_START = re.compile(r"\s*([{`]|\Z)")
 _JSON_MARK = re.compile(r'["\\{}\[\]<]')
 _FENCE = "```"
+# What may stand behind the opening of a fence, such as "json" or "JSON".
+_LANGUAGE = re.compile(r"^[A-Za-z][\w+-]*(?=[\s{\[])")
 # Held text is read again only once it has grown by this share, which keeps the whole linear.
 _GROWTH = 1.02
 
@@ -150,10 +152,6 @@ def call(name: str, arguments: Mapping[str, Any]) -> str:
 def result(text: str) -> str:
     """A tool's result as a user turn shows it to the model."""
     return f"{RESULT}{text}{RESULT_END}"
-
-
-# What may stand behind the opening of a fence, such as "json" or "JSON".
-_LANGUAGE = re.compile(r"^[A-Za-z][\w+-]*(?=[\s{\[])")
 
 
 def unfenced(text: str) -> str:

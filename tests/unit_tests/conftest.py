@@ -23,6 +23,7 @@ import pytest
 from jinja2 import Environment
 from PIL import Image
 from tokenizers import Tokenizer
+from vision_server import Serve, serving
 
 import tiny_glm4v
 from langchain_glm4v import ChatGLM4V, chat_models, preparation, uploads
@@ -214,6 +215,13 @@ def large_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vllm() -> TinyVLLM:
     """A vLLM with our template."""
     return TinyVLLM(CHAT_TEMPLATE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def serve(vllm: Any) -> Iterator[Serve]:
+    """To be called with what the model says."""
+    with ExitStack() as servers:
+        yield lambda say: servers.enter_context(serving(vllm, say))
 
 
 @pytest.fixture

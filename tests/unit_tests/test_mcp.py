@@ -7,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,19 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ImageContent, TextContent
 from PIL import Image
-from vision_server import Body, Say, VisionServer, serving
+from vision_server import Body, Serve, VisionServer
 
 from langchain_glm4v import GLM4VToolkit, cli, mcp
 from langchain_glm4v.server.preflight import free_port
 
-Serve = Callable[[Say], VisionServer]
 PROGRAM = [sys.executable, "-m", "langchain_glm4v.cli", "mcp"]
 BOX = "<think>I look.</think><answer><|begin_of_box|>[[100,200,300,400]]<|end_of_box|></answer>"
+HELLO = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "test", "version": "1"},
+}
 NAMES = ["look_at_images", "watch_video", "ask_document", "locate_in_image", "read_text"]
-
-
-@pytest.fixture
-def serve(vllm: Any) -> Iterator[Serve]:
-    """To be called with what the model says."""
-    with ExitStack() as servers:
-        yield lambda say: servers.enter_context(serving(vllm, say))
 
 
 @pytest.fixture
@@ -171,14 +168,9 @@ async def test_program_serves_over_standard_input_and_output(serve: Serve, red: 
 
 
 async def test_what_is_no_message_ends_nothing(serve: Serve, red: Path) -> None:
-    hello = {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    }
     long = b'{"x": "' + b"x" * (2 * mcp.LONGEST_MESSAGE) + b'"}'
     lines = [b"no JSON", b"\xff", long]
-    asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO}
     done = await asyncio.to_thread(
         subprocess.run,
         [*PROGRAM, *flags(serve(box), red.parent)],
@@ -211,14 +203,9 @@ def test_standard_input_must_be_a_pipe(serve: Serve, red: Path) -> None:
 @pytest.mark.parametrize("how", ["closed", signal.SIGTERM, signal.SIGINT])
 def test_program_ends_amid_a_call(serve: Serve, red: Path, how: Any) -> None:
     vision = serve(lambda _: None)
-    hello = {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    }
     call = {"name": "look_at_images", "arguments": {"images": [str(red)]}}
     lines: list[dict[str, Any]] = [
-        {"id": 1, "method": "initialize", "params": hello},
+        {"id": 1, "method": "initialize", "params": HELLO},
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/call", "params": call},
     ]

@@ -9,8 +9,6 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 from PIL import Image
 from pydantic import ValidationError
-from vision_server import Body, Say, VisionServer, serving, text_of
+from vision_server import Body, Serve, serving, text_of
 
 from langchain_glm4v import (
     DocumentTool,
@@ -49,7 +47,6 @@ MANY_PAGES = "\n".join(
         "endobj trailer<</Root 1 0 R>>",
     ]
 ).encode()
-Serve = Callable[[Say], VisionServer]
 FIRST_NUMBER = re.compile(r"\d+")
 
 
@@ -85,13 +82,6 @@ def failed(tool: BaseTool, **arguments: Any) -> str:
     assert isinstance(message.content, str)
     assert "\n" not in message.content
     return message.content
-
-
-@pytest.fixture
-def serve(vllm: Any) -> Iterator[Serve]:
-    """To be called with what the model says."""
-    with ExitStack() as servers:
-        yield lambda say: servers.enter_context(serving(vllm, say))
 
 
 @pytest.fixture

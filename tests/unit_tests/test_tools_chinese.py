@@ -3,8 +3,6 @@
 import importlib
 import re
 import string
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from PIL import Image
 from pydantic import SecretStr, ValidationError
-from vision_server import Say, VisionServer, serving, text_of
+from vision_server import Serve, serving, text_of
 
 from langchain_glm4v import (
     ChatGLM4V,
@@ -37,7 +35,6 @@ NAMES = {
     *("PDF", "PPTX", "PPT", "DOCX", "DOC", "ODT", "ODP", "HTML", "Markdown", "JSON", "URL", "http"),
     *("s", "x", "ask_document", "label", "bbox_2d", "x1", "y1", "x2", "y2"),
 }
-Serve = Callable[[Say], VisionServer]
 
 
 def english_in(text: str) -> set[str]:
@@ -62,13 +59,6 @@ def call(tool: BaseTool, **arguments: Any) -> ToolMessage:
     message = tool.invoke(made)
     assert isinstance(message, ToolMessage)
     return message
-
-
-@pytest.fixture
-def serve(vllm: Any) -> Iterator[Serve]:
-    """To be called with what the model says."""
-    with ExitStack() as servers:
-        yield lambda say: servers.enter_context(serving(vllm, say))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 
 from langchain_glm4v.cli.exits import CUT_OFF
-from langchain_glm4v.cli.model import add_model, asked_model
+from langchain_glm4v.cli.model import add_allow_host, add_model, asked_model
 from langchain_glm4v.cli.terminal import dimmed, harmless, print_json, say
 from langchain_glm4v.cli.values import number, whole
 from langchain_glm4v.media_blocks import OPTIONS, Kind
@@ -35,13 +35,7 @@ def _add_media(parser: argparse.ArgumentParser) -> None:
     for name, (kind, described) in MEDIA_FLAGS.items():
         flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, type=kind, help=described, metavar=name.upper())
-    group.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="HOST",
-        help="may be fetched from though it is not public; may be given again",
-    )
+    add_allow_host(group)
 
 
 def _blocks(media: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:

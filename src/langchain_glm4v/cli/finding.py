@@ -12,6 +12,7 @@ from langchain_glm4v.cli.terminal import say
 from langchain_glm4v.cli.values import address
 from langchain_glm4v.errors import ServerError
 from langchain_glm4v.server import sharing
+from langchain_glm4v.server.addresses import in_url
 from langchain_glm4v.server.hold import Hold
 from langchain_glm4v.server.keeper import Facts, Status
 
@@ -52,8 +53,7 @@ class Running:
     @property
     def base_url(self) -> str:
         """Where its API is."""
-        host = f"[{self.facts.host}]" if ":" in self.facts.host else self.facts.host
-        return f"http://{host}:{self.facts.port}/v1"
+        return f"http://{in_url(self.facts.host)}:{self.facts.port}/v1"
 
 
 @contextmanager

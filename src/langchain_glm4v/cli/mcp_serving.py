@@ -9,14 +9,15 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_glm4v.cli.model import add_model, asked_model
+from langchain_glm4v.cli.model import add_allow_host, add_model, asked_model
 from langchain_glm4v.cli.terminal import say
 from langchain_glm4v.cli.values import folder, number, whole
 from langchain_glm4v.errors import GLM4VError
+from langchain_glm4v.server.addresses import in_url
+from langchain_glm4v.server.options import LOOPBACK
 
 KEY_VARIABLE = "GLM4V_MCP_KEY"
 KEY_BYTES = 32
-LOOPBACK = "127.0.0.1"
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +30,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="local files in or below it may be read; may be given again. Default: none is read",
     )
-    parser.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="HOST",
-        help="may be fetched from though it is not public; may be given again",
-    )
+    add_allow_host(parser)
     parser.add_argument(
         "--timeout", type=number, metavar="SECONDS", help="that a call may take. Default: any"
     )
@@ -84,8 +79,7 @@ def _serve_http(server: Any, host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listening:
         key = os.environ.get(KEY_VARIABLE)
-        shown = f"[{host}]" if ":" in host else host
-        say(f"MCP at http://{shown}:{port}{HTTP_PATH}")
+        say(f"MCP at http://{in_url(host)}:{port}{HTTP_PATH}")
         if not key:
             key = secrets.token_urlsafe(KEY_BYTES)
             say(f"bearer token: {key}")

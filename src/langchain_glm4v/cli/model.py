@@ -29,6 +29,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_allow_host(parser: "argparse._ActionsContainer") -> None:
+    """Let a command say from where else its model may fetch media."""
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="may be fetched from though it is not public; may be given again",
+    )
+
+
 @contextmanager
 def asked_model(args: argparse.Namespace, fields: Mapping[str, Any]) -> Iterator[ChatGLM4V]:
     """The model that is to be asked, on a server that runs or is started for it.

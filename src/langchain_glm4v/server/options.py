@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_glm4v.errors import ServerOptionError
+from langchain_glm4v.server.entrypoint import AHEAD_VARIABLE
 from langchain_glm4v.server.fit import TENSOR_PARALLEL, Fit
 from langchain_glm4v.server.guard import HANG_VARIABLE, KEY_VARIABLE, SLEEP_VARIABLE
 from langchain_glm4v.server.keeper import MARKER_VARIABLE
@@ -42,7 +43,7 @@ FIXED_ENVIRONMENT = {
 DEFAULT_ENVIRONMENT = {
     # The engine's process imports vLLM while the server does, not after it (`engine_ahead.py`):
     # 41 instead of 54 s until a 9B model is ready a second time, on an H200.
-    "GLM4V_ENGINE_AHEAD": "1",
+    AHEAD_VARIABLE: "1",
 }
 # Likewise, on a CPU.
 CPU_ENVIRONMENT = {

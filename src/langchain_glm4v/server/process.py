@@ -26,6 +26,7 @@ from typing import IO, BinaryIO, Self
 
 from langchain_glm4v.errors import PortInUseError, ServerError, ServerStartError
 from langchain_glm4v.server import checks, keeper, log, sharing
+from langchain_glm4v.server.addresses import in_url
 from langchain_glm4v.server.checks import Ready
 from langchain_glm4v.server.fit import fitted
 from langchain_glm4v.server.hold import Hold
@@ -222,8 +223,7 @@ class GLM4VServer:
         if self._port is None:
             message = "the server has no address yet; call start() first"
             raise RuntimeError(message)
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}/v1"
+        return f"http://{in_url(self._host)}:{self._port}/v1"
 
     @property
     def served_model_name(self) -> str:

@@ -206,6 +206,16 @@ VIDEO: Mapping[Language, ToolTexts] = {
     ),
 }
 
+# Arguments of all tools that read pages.
+_PAGES: Mapping[Language, str] = {
+    "en": 'pages to read, counted from 1, such as "1,3,5-7". Leave it out to read all.',
+    "zh": '要读的页码，从 1 开始，如 "1,3,5-7"。不填则读取全部页面。',
+}
+_PASSWORD: Mapping[Language, str] = {
+    "en": "Password of the document, only if the user gave one.",
+    "zh": "文档的密码，仅在用户提供时填写。",
+}
+
 DOCUMENT: Mapping[Language, ToolTexts] = {
     "en": ToolTexts(
         fields={
@@ -227,9 +237,8 @@ DOCUMENT: Mapping[Language, ToolTexts] = {
         arguments={
             "document": "Path or http(s) URL of the document, exactly as the user gave it.",
             "question": "What to find out, in one clear sentence that makes sense on its own.",
-            "pages": 'Which pages to read, counted from 1, such as "1,3,5-7". Leave it out to read '
-            "all.",
-            "password": "Password of the document, only if the user gave one.",
+            "pages": f"Which {_PAGES['en']}",
+            "password": _PASSWORD["en"],
         },
     ),
     "zh": ToolTexts(
@@ -249,8 +258,8 @@ DOCUMENT: Mapping[Language, ToolTexts] = {
         arguments={
             "document": "文档的路径或 http(s) URL，须与用户给出的完全一致。",
             "question": "想了解的内容，用一句清楚、脱离上下文也能看懂的话表述。",
-            "pages": '要读的页码，从 1 开始，如 "1,3,5-7"。不填则读取全部页面。',
-            "password": "文档的密码，仅在用户提供时填写。",
+            "pages": _PAGES["zh"],
+            "password": _PASSWORD["zh"],
         },
     ),
 }
@@ -297,9 +306,8 @@ READ: Mapping[Language, ToolTexts] = {
         },
         arguments={
             "source": "Path or http(s) URL of the image or document, exactly as the user gave it.",
-            "pages": "Of a document: which pages to read, counted from 1, such as "
-            '"1,3,5-7". Leave it out to read all.',
-            "password": "Password of the document, only if the user gave one.",
+            "pages": f"Of a document: which {_PAGES['en']}",
+            "password": _PASSWORD["en"],
         },
     ),
     "zh": ToolTexts(
@@ -312,8 +320,8 @@ READ: Mapping[Language, ToolTexts] = {
         },
         arguments={
             "source": "图片或文档的路径或 http(s) URL，须与用户给出的完全一致。",
-            "pages": '仅用于文档：要读的页码，从 1 开始，如 "1,3,5-7"。不填则读取全部页面。',
-            "password": "文档的密码，仅在用户提供时填写。",
+            "pages": f"仅用于文档：{_PAGES['zh']}",
+            "password": _PASSWORD["zh"],
         },
     ),
 }
