@@ -1141,6 +1141,37 @@ def test_long_log_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not list(tmp_path.glob("*.log*"))
 
 
+def test_log_is_complete_when_users_are_told_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a machine so busy that the log's thread gets its turn late."""
+    log, door = tmp_path / "server.log", tmp_path / "door"
+    door.touch()
+    follow = keeper.Log.follow
+
+    def follow_late(self: keeper.Log, output: Any) -> None:
+        time.sleep(0.5)
+        follow(self, output)
+
+    monkeypatch.setattr(keeper.Log, "follow", follow_late)
+    task = keeper.Task(
+        facts=keeper.Facts("no-such-mark", "127.0.0.1", 1, "key", "name", "model", str(log)),
+        command=[sys.executable, "-c", "print('why it ended')"],
+        starter=-1,
+        door=-1,
+        door_path=str(door),
+        startup_timeout=10.0,
+        hang_timeout=10.0,
+        drain_patience=1.0,
+        abort_patience=1.0,
+        idle_timeout=0.0,
+        restart_delays=(),
+        keep_log=True,
+    )
+    keeper.Keeper(task)._serve(restarts=0)
+    assert log.read_text() == "why it ended\n"
+
+
 class Lines(io.RawIOBase):
     """A pipe that gives a line at each reading."""
 

@@ -38,6 +38,7 @@ from typing import IO, Any, Literal
 
 POLL_INTERVAL = 0.2  # seconds between two looks at a server that starts
 HELPER_GRACE = 2.0  # seconds for helper processes to follow the server by themselves
+LOG_PATIENCE = 5.0  # seconds for the last lines of a server that has ended
 STEADY_SECONDS = 600.0  # a server that was ready for so long begins with the first delay again
 LOG_BYTES = 16 * 1024**2  # of one log file
 OLD_LOGS = 3
@@ -304,13 +305,15 @@ class Keeper:
         except OSError as error:
             problem: Problem = "cannot be run"
             return Status("restarting", problem=problem, detail=str(error), restarts=restarts), None
-        threading.Thread(target=self._log.follow, args=(process.stdout,), daemon=True).start()
+        follower = threading.Thread(target=self._log.follow, args=(process.stdout,), daemon=True)
+        follower.start()
         running = Status("starting", process.pid, restarts=restarts)
         self._tell(running)
         try:
             ready_at, ended = self._watch(process, running)
         finally:
             self._end(process)
+            follower.join(LOG_PATIENCE)  # users look there why it ended, once they are told
         ended = dataclasses.replace(ended, restarts=restarts)
         if self._stop:
             return dataclasses.replace(ended, state="stopping"), None
