@@ -398,7 +398,7 @@ async def aask(client: openai.AsyncOpenAI, question: Question) -> Answer:
 
 def _sent(client: openai.OpenAI | openai.AsyncOpenAI, question: Question) -> Any:
     """The reply; of an async client, what to await for it."""
-    url = _root(client) + question.path
+    url = root_of(client) + question.path
     if question.body is None:
         return client.get(url, cast_to=object)
     return client.post(url, cast_to=object, body=dict(question.body))
@@ -418,7 +418,7 @@ def _may_pass(status: int) -> bool:
     return status in (408, 429) or (status >= 500 and status != 501)
 
 
-def _root(client: openai.OpenAI | openai.AsyncOpenAI) -> str:
+def root_of(client: openai.OpenAI | openai.AsyncOpenAI) -> str:
     """Address of the server, without the `/v1` of OpenAI's API."""
     return str(client.base_url).rstrip("/").removesuffix("/v1")
 

@@ -18,6 +18,8 @@ GLM4VError
 ├── RequestError                 a call that cannot be made (also a ValueError)
 │   ├── ContextLengthError       too long for the model (also LangChain's)
 │   └── UnsupportedByServerError the server cannot do what was asked for
+├── CacheError                   the file of pages that were read cannot be used
+├── PageError                    a page could not be read
 └── MediaError                   a picture, document or video (also a ValueError)
     ├── MediaNotFoundError       the path or URL leads nowhere (also a FileNotFoundError)
     ├── UnsupportedMediaError    the bytes are not of a kind the model takes
@@ -94,6 +96,14 @@ class RequestError(GLM4VError, ValueError):
 
 class UnsupportedByServerError(RequestError):
     """The server, or the model on it, cannot do what was asked for."""
+
+
+class CacheError(GLM4VError):
+    """The file that keeps pages which were read already cannot be read or written."""
+
+
+class PageError(GLM4VError):
+    """A page could not be read, or what was read is not to be trusted."""
 
 
 class MediaError(GLM4VError, ValueError):

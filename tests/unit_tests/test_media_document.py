@@ -239,6 +239,8 @@ def test_info(tmp_path: Path) -> None:
         "title": "港口",
         "author": "A. Example",
         "subject": "Ships",
+        "creator": "Writer",
+        "producer": "Scanner 2",
         "creationDate": "D:20260308101530+01'30'",
         "modDate": "D:20260309",
     }
@@ -251,6 +253,8 @@ def test_info(tmp_path: Path) -> None:
         title="港口",
         author="A. Example",
         subject="Ships",
+        creator="Writer",
+        producer="Scanner 2",
         created=datetime(2026, 3, 8, 10, 15, 30, tzinfo=timezone(timedelta(minutes=90))),
         modified=datetime(2026, 3, 9),
     )

@@ -546,7 +546,7 @@ def test_a_deck() -> None:
         "",
     ]
     assert document.info(DECK) == document.DocumentInfo(
-        "PPTX", 3, False, "Quarterly review", "A. Example", "", None, None
+        "PPTX", 3, False, "Quarterly review", "A. Example", "", "", "", None, None
     )
     (last,) = document.pages(DECK, pages="3", longest_side=560)
     assert last.text.startswith("Last slide\n")

@@ -56,6 +56,7 @@ class Page:
         height: Pixels, likewise.
         data: The picture, a JPEG.
         text: The document's own text of the page; "" if it has none, as in a scan.
+        pictured: Share of the page that its pictures cover, 0 to 1; 0 if it has no text.
         notes: The speaker's notes of a slide of a PPTX; else "".
         rotation: Degrees by which the page is shown turned, clockwise; the picture is turned.
         tokens: What the picture costs in the prompt, without the two marks around it.
@@ -66,9 +67,23 @@ class Page:
     height: int
     data: bytes = field(repr=False)
     text: str = field(repr=False)
+    pictured: float
     notes: str = field(repr=False)
     rotation: int
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPage:
+    """A page of a document that cannot be shown.
+
+    Attributes:
+        number: Its number, counted from 0.
+        error: Why.
+    """
+
+    number: int
+    error: MediaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,8 @@ class DocumentInfo:
         title: "" if none is given, as are those below.
         author: Who wrote it.
         subject: What it is about.
+        creator: The program it was written with.
+        producer: The program that made the PDF of it.
         created: When; None if that is not given, or in no form that PDF knows, or if it was
             converted. It has a time zone if the document gives one.
         modified: When it was last changed, likewise.
@@ -94,6 +111,8 @@ class DocumentInfo:
     title: str
     author: str
     subject: str
+    creator: str
+    producer: str
     created: datetime | None
     modified: datetime | None
 
@@ -160,6 +179,53 @@ def pages(
             meanwhile, PyMuPDF or LibreOffice is needed and not installed, the document crashes
             them or takes too long, or an option has a value that is not accepted.
     """
+    for page in tried_pages(
+        source,
+        pages=pages,
+        longest_side=longest_side,
+        max_tokens=max_tokens,
+        password=password,
+        name=name,
+        at_most=at_most,
+        workers=workers,
+        timeout=timeout,
+    ):
+        if isinstance(page, FailedPage):
+            raise page.error
+        yield page
+
+
+def tried_pages(
+    source: Given,
+    *,
+    pages: str | Iterable[int] | None = None,
+    longest_side: int = LONGEST_SIDE,
+    max_tokens: int = DEFAULT_IMAGE_TOKENS,
+    password: str | None = None,
+    name: str | None = None,
+    at_most: int | None = None,
+    workers: int = pool.SIZE,
+    timeout: int = pool.TIMEOUT,
+) -> Iterator[Page | FailedPage]:
+    """As `pages`, but a page that cannot be shown does not keep back those after it.
+
+    Args:
+        source: As for `pages`, as are those below.
+        pages: Which ones.
+        longest_side: Pixels of the longer side.
+        max_tokens: Tokens of a page, at most.
+        password: The password of an encrypted PDF.
+        name: What error messages call the document.
+        at_most: Pages that may be asked for.
+        workers: Processes that render at once.
+        timeout: Whole seconds that a page may take.
+
+    Yields:
+        The pages, and in the place of each that cannot be shown, why.
+
+    Raises:
+        MediaError: As `pages`, where it is not about one page alone.
+    """
     check_limits(max_tokens, longest_side)
     if not isinstance(workers, int) or workers < 1:
         raise MediaError(f"workers is {workers!r}: give a whole number above 0")
@@ -167,13 +233,16 @@ def pages(
         numbers = page_numbers(pages, found.page_count, file.name)
         check_count(file.name, len(numbers), at_most, CHOOSE_PAGES)
 
-        def rendered(number: int) -> Page:
-            page = pool.call(
-                _render,
-                *(file, number, longest_side, max_tokens),
-                subject=f"page {number + 1} of {file.name}",
-                timeout=timeout,
-            )
+        def rendered(number: int) -> Page | FailedPage:
+            try:
+                page = pool.call(
+                    _render,
+                    *(file, number, longest_side, max_tokens),
+                    subject=f"page {number + 1} of {file.name}",
+                    timeout=timeout,
+                )
+            except MediaError as error:
+                return FailedPage(number, error)
             return replace(page, notes=notes[number]) if notes else page
 
         yield from pool.each(rendered, numbers, at_once=workers)
@@ -237,8 +306,9 @@ def _opened(
         made = pool.call(_inspect, file, subject=name)
         # Without hidden slides, as old versions of LibreOffice leave them out, none can be placed.
         numbered = notes if len(notes) == made.page_count else []
-        # The dates are those of the conversion.
-        yield file, replace(made, format=kind.name, created=None, modified=None), numbered
+        # Of the conversion, and not of the document.
+        own = replace(made, creator="", producer="", created=None, modified=None)
+        yield file, replace(own, format=kind.name), numbered
 
 
 def _whole_numbers(pages: Iterable[Any]) -> Iterator[int]:
@@ -289,6 +359,8 @@ def _inspect(file: _File) -> DocumentInfo:
             title=given.get("title", ""),
             author=given.get("author", ""),
             subject=given.get("subject", ""),
+            creator=given.get("creator", ""),
+            producer=given.get("producer", ""),
             created=_date(given.get("creationDate", "")),
             modified=_date(given.get("modDate", "")),
         )
@@ -313,7 +385,10 @@ def _render(file: _File, number: int, longest_side: int, max_tokens: int) -> Pag
         # Reading the page once for both saves a tenth of the time.
         drawn = page.get_displaylist()
         pixels = drawn.get_pixmap(matrix=scale, alpha=False)
-        text = pymupdf.TextPage(drawn.get_textpage(pymupdf.TEXTFLAGS_TEXT)).extractText()
+        flags = pymupdf.TEXTFLAGS_TEXT | pymupdf.TEXT_PRESERVE_IMAGES
+        written = pymupdf.TextPage(drawn.get_textpage(flags))
+        text = written.extractText()
+        pictured = _pictured(written, shape) if text.strip() else 0.0
     jpeg = io.BytesIO()
     # Pillow writes a JPEG in a tenth of the time that MuPDF takes. Full colour resolution keeps
     # thin coloured print sharp, for 5 to 15 % more bytes.
@@ -327,10 +402,22 @@ def _render(file: _File, number: int, longest_side: int, max_tokens: int) -> Pag
         height=pixels.height,
         data=jpeg.getvalue(),
         text=text,
+        pictured=pictured,
         notes="",
         rotation=page.rotation,
         tokens=image_tokens(pixels.width, pixels.height),
     )
+
+
+def _pictured(written: Any, shape: Any) -> float:
+    """Share of a page that its pictures cover; where they overlap, it counts twice."""
+    covered = 0.0
+    for left, top, right, bottom, _, _, is_picture in written.extractBLOCKS():
+        if is_picture:
+            width = min(right, shape.width) - max(left, 0.0)
+            height = min(bottom, shape.height) - max(top, 0.0)
+            covered += max(width, 0.0) * max(height, 0.0)
+    return float(min(1.0, covered / (shape.width * shape.height)))
 
 
 def _size(width: float, height: float, longest_side: int, max_tokens: int) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""Documents and pictures as text, page by page."""

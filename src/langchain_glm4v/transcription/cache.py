@@ -1,0 +1,131 @@
+"""Pages that were read already, in an SQLite file: what a killed run has done is not done again.
+
+A page is known by its pixels and by all that its text depends on, never by the name of its file.
+Each is written in a transaction of its own, so a file never holds half of one.
+"""
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_glm4v.errors import CacheError
+from langchain_glm4v.transcription.records import Reading
+
+VERSION = 1
+"""Of the file; another is refused."""
+
+_BUSY_SECONDS = 30.0  # for another process that writes
+_CREATE = """
+CREATE TABLE IF NOT EXISTS pages (
+    key BLOB PRIMARY KEY,
+    reading TEXT NOT NULL,
+    written REAL NOT NULL
+) WITHOUT ROWID
+"""
+
+
+def key_of(picture: bytes, depends_on: Mapping[str, Any]) -> bytes:
+    """What a page is known by.
+
+    Args:
+        picture: The picture of the page.
+        depends_on: All else that its text depends on, of JSON's types.
+    """
+    told = json.dumps(depends_on, sort_keys=True, ensure_ascii=False).encode()
+    pixels = hashlib.blake2b(picture, digest_size=32).digest()
+    return hashlib.blake2b(pixels + told, digest_size=32).digest()
+
+
+class PageCache:
+    """Readings of pages in a file. Safe for threads, and for several processes at once.
+
+    Args:
+        path: The file; it is made, with its folder, if there is none.
+
+    Raises:
+        CacheError: The file cannot be opened, or is none of this kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # One connection, guarded by the lock, for all threads.
+            self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
+            self._begin()
+        except (OSError, sqlite3.Error) as error:
+            raise self._failed("opened", error) from error
+
+    def _begin(self) -> None:
+        # Readers do not wait for writers, and a commit is one write at the end of a file.
+        self._database.execute("PRAGMA journal_mode=WAL")
+        found = self._database.execute("PRAGMA user_version").fetchone()[0]
+        tables = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if found != VERSION and (found or tables):
+            message = (
+                f"{str(self.path)!r} is no cache of pages of this version: name another file, or "
+                "remove it"
+            )
+            raise CacheError(message)
+        with self._database:
+            self._database.execute(_CREATE)
+            self._database.execute(f"PRAGMA user_version={VERSION}")
+
+    def get(self, key: bytes) -> Reading | None:
+        """The reading of a page; None if there is none, or none that can be read.
+
+        Raises:
+            CacheError: The file cannot be read.
+        """
+        try:
+            with self._lock:
+                row = self._database.execute(
+                    "SELECT reading FROM pages WHERE key = ?", (key,)
+                ).fetchone()
+        except sqlite3.Error as error:
+            raise self._failed("read", error) from error
+        try:
+            return row and Reading.from_json(row[0])
+        except ValueError:
+            return None
+
+    def put(self, key: bytes, reading: Reading) -> None:
+        """Keep a reading; it is in the file when this returns.
+
+        Raises:
+            CacheError: The file cannot be written.
+        """
+        row = (key, reading.to_json(), time.time())
+        try:
+            with self._lock, self._database:
+                self._database.execute("INSERT OR REPLACE INTO pages VALUES (?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise self._failed("written", error) from error
+
+    def __len__(self) -> int:
+        """How many pages there are."""
+        with self._lock:
+            return int(self._database.execute("SELECT count(*) FROM pages").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _failed(self, what: str, error: Exception) -> CacheError:
+        return CacheError(
+            f"the cache of pages {str(self.path)!r} cannot be {what}: {error}; free the disk, "
+            "name another file, or go on without a cache"
+        )

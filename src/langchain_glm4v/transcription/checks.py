@@ -1,0 +1,90 @@
+"""Checks of a transcribed page. Pure: text in, problems out."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Collection
+from functools import lru_cache
+
+from langchain_glm4v.repetition import is_periodic
+from langchain_glm4v.transcription.records import Problem
+
+EXPLAINED: dict[Problem, str] = {
+    "cut off": "it was cut off by the limit of tokens: raise max_tokens, or the server's context",
+    "repetition": "the model repeated itself endlessly",
+    "empty": "the model read nothing, though something stands on the page",
+    "script": "the model wrote in another script than the page is expected to have",
+    "schema": "the model's answer does not fit the schema",
+}
+"""Problem -> what it means, and what to do where something can be done."""
+
+FOREIGN_SHARE = 0.2
+"""Share of the letters of a page that may be of scripts that are not expected."""
+
+_COMMON = ("LATIN",)  # names, units and formulas stand in pages of every script
+_GOOD_LAYER = 20  # characters
+_STRANGE_SHARE = 0.05
+_MOST_PICTURED = 0.5
+
+
+def problems(
+    text: str, finish_reason: str | None, *, scripts: Collection[str] = ()
+) -> tuple[Problem, ...]:
+    """What is wrong with the text that a model read from a page that is not blank.
+
+    Args:
+        text: The text.
+        finish_reason: Why the output ended, as the reply says.
+        scripts: Scripts that are expected, as Unicode names them in the names of letters: "latin",
+            "cjk", "cyrillic". None: any.
+    """
+    found: list[Problem] = []
+    if finish_reason == "length":
+        found.append("cut off")
+    if finish_reason == "repetition" or is_periodic(text):
+        found.append("repetition")
+    if not text.strip():
+        found.append("empty")
+    if scripts and foreign_share(text, scripts) > FOREIGN_SHARE:
+        found.append("script")
+    return tuple(found)
+
+
+def foreign_share(text: str, scripts: Collection[str]) -> float:
+    """Share of the letters of a text that are of none of the scripts, nor Latin, 0 to 1."""
+    expected = {*_COMMON, *(script.upper() for script in scripts)}
+    letters = Counter(script_of(letter) for letter in text if letter.isalpha())
+    if not letters:
+        return 0.0
+    return sum(count for script, count in letters.items() if script not in expected) / sum(
+        letters.values()
+    )
+
+
+@lru_cache(maxsize=8192)
+def script_of(letter: str) -> str:
+    """The script of a letter, as its name in Unicode begins: "LATIN", "CJK", "HIRAGANA"."""
+    return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
+
+
+def is_good_layer(text: str, pictured: float) -> bool:
+    """Whether a page's own text can stand for what a model would read.
+
+    It must have 20 characters, of which at most a twentieth are of no use (private, unassigned,
+    replaced, or control characters: what fonts without a mapping leave), and pictures may not
+    cover more than half of the page: the text of a scan is that of another program that read it.
+
+    Args:
+        text: The text, as the document has it.
+        pictured: Share of the page that is covered by pictures, 0 to 1.
+    """
+    written = [c for c in text if not c.isspace()]
+    strange = sum(c == "\N{REPLACEMENT CHARACTER}" or _is_strange(c) for c in written)
+    return (
+        len(written) >= _GOOD_LAYER
+        and strange <= _STRANGE_SHARE * len(written)
+        and pictured <= _MOST_PICTURED
+    )
+
+
+def _is_strange(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs")

@@ -1,0 +1,108 @@
+"""What became of a page: its text, how it was read, and what is doubtful about it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Origin: TypeAlias = Literal["model", "text layer", "blank", "none"]
+"""Who gave the text of a page: the model, or the document itself; nobody, if there is nothing to
+read, or if it could not be read."""
+
+Problem: TypeAlias = Literal["cut off", "repetition", "empty", "script", "schema"]
+"""What is wrong with a text: see `checks`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The text of a page, as it was read.
+
+    Attributes:
+        text: Markdown, or JSON where a schema was asked for.
+        origin: Who gave it.
+        problems: What is wrong with it; such a text is the best of several attempts.
+        confidence: Mean probability that the model gave to each token of its output, 0 to 1; None
+            if it read nothing, or its server does not tell.
+        turn: Degrees by which the page was turned to be read, clockwise.
+        attempts: How often the model was asked.
+        model: The model's name; "" if none was asked.
+        input_tokens: Tokens of all prompts.
+        output_tokens: Tokens of all outputs.
+        seconds: How long all attempts took together, the waiting in the server's queue included.
+    """
+
+    text: str
+    origin: Origin
+    problems: tuple[Problem, ...] = ()
+    confidence: float | None = None
+    turn: int = 0
+    attempts: int = 0
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> str:
+        """The reading as text, which `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Reading":
+        """The reverse of `to_json`.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(**{**fields, "problems": tuple(fields["problems"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no reading: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentFacts:
+    """What is known of the document that a page is of; of a picture, its name alone.
+
+    Attributes:
+        source: Path, URL or name, as metadata call it.
+        total_pages: Pages of the document, not only those that were asked for.
+        format: "PDF" and so on, as in `media.document`; "" for a picture.
+        title: "" if none is given, as are those below.
+        author: Who wrote it.
+        subject: What it is about.
+        creator: The program it was written with.
+        producer: The program that made the PDF of it.
+        created: When, as ISO 8601.
+        modified: When it was last changed, likewise.
+    """
+
+    source: str
+    total_pages: int
+    format: str = ""
+    title: str = ""
+    author: str = ""
+    subject: str = ""
+    creator: str = ""
+    producer: str = ""
+    created: str = ""
+    modified: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageResult:
+    """A page that was read, or could not be.
+
+    Attributes:
+        document: What it is of.
+        number: Its number in the document, counted from 0.
+        reading: Its text; empty, of the origin "none", if it could not be read.
+        error: Why it could not be read, or why its text is not to be trusted; "" if all is well.
+        from_cache: Whether it was read by an earlier run.
+    """
+
+    document: DocumentFacts
+    number: int
+    reading: Reading
+    error: str = ""
+    from_cache: bool = False

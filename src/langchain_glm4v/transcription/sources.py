@@ -1,0 +1,187 @@
+"""What is to be read: files, folders, patterns and blobs, and the pages in them."""
+
+import glob
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.media import document, image
+from langchain_glm4v.media.source import Given, scheme, shown
+from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.transcription.records import DocumentFacts
+
+SUFFIXES = frozenset(
+    (
+        *(".pdf", ".pptx", ".ppt", ".odp", ".docx", ".doc", ".odt"),
+        *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic"),
+    )
+)
+"""Endings of the names of files that are taken from a folder; one that is named is always taken."""
+
+Sources: TypeAlias = Any
+"""A path, a URL, a pattern such as "scans/**/*.pdf", a folder, bytes or a `Blob`, or several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to be read.
+
+    Attributes:
+        given: What leads to it.
+        name: What metadata call it.
+    """
+
+    given: Given = field(repr=False)
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePage:
+    """A page to be read.
+
+    Attributes:
+        document: What it is of.
+        number: Its number in the document, counted from 0.
+        picture: The page as a JPEG, PNG or WEBP; empty if it cannot be shown.
+        mime_type: Which of them.
+        text: The document's own text of the page.
+        pictured: Share of the page that pictures cover, 0 to 1.
+        error: Why it cannot be shown; "" if it can.
+    """
+
+    document: DocumentFacts
+    number: int
+    picture: bytes = field(default=b"", repr=False)
+    mime_type: str = ""
+    text: str = field(default="", repr=False)
+    pictured: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """How pages are shown.
+
+    Attributes:
+        pages: Which pages of each document, as for `media.document.pages`; None for all.
+        password: Of encrypted documents.
+        longest_side: Pixels of the longer side of a page of a document.
+        max_tokens: Tokens of a page, at most.
+    """
+
+    pages: str | Sequence[int] | None = None
+    password: str | None = field(default=None, repr=False)
+    longest_side: int = document.LONGEST_SIDE
+    max_tokens: int = 6084
+
+
+def find(sources: Sources) -> Iterator[Source]:
+    """The files that are meant, each where it is first named, in the order of names in a folder.
+
+    Raises:
+        MediaNotFoundError: A path, a folder or a pattern leads to nothing.
+    """
+    if isinstance(sources, str | os.PathLike | bytes | bytearray) or hasattr(sources, "as_bytes"):
+        sources = [sources]
+    for given in sources:
+        if isinstance(given, str | os.PathLike) and not scheme(os.fspath(given)):
+            yield from (Source(path, str(path)) for path in _files(Path(given)))
+        else:
+            yield Source(given, _name(given))
+
+
+def _name(given: Given) -> str:
+    named = getattr(given, "source", None) if hasattr(given, "as_bytes") else given
+    return shown(named) if isinstance(named, str | os.PathLike) else "bytes"
+
+
+def _files(path: Path) -> Iterable[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        what = f"no document or picture in the folder {str(path)!r}"
+    else:
+        # Patterns of absolute paths too, which those of `Path` may not be.
+        names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+        found = [Path(name) for name in names if Path(name).is_file()]
+        what = f"no file at {str(path)!r}"
+    if not found:
+        raise MediaNotFoundError(f"there is {what}: check the path, or the pattern")
+    return found
+
+
+def pages(source: Source, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
+    """The pages of a file, as they are taken.
+
+    Args:
+        source: The file.
+        rendering: How pages are shown.
+        media: Fetches what is in the network.
+
+    Raises:
+        MediaError: The file cannot be read, or is no document and no picture.
+    """
+    medium = media.recognised(source.given)
+    given = medium.fetched.data if medium.fetched else medium.source
+    match medium.kind:
+        case "document":
+            yield from _of_document(source, given, rendering)
+        case "picture":
+            yield from _of_picture(source, given, rendering)
+        case "video":
+            raise UnsupportedMediaError(
+                f"{source.name!r} is a video: give a document or a picture to be read"
+            )
+
+
+def _of_document(source: Source, given: Given, rendering: Rendering) -> Iterator[SourcePage]:
+    options: dict[str, Any] = {"password": rendering.password, "name": source.name}
+    info = document.info(given, **options)
+    facts = DocumentFacts(
+        source=source.name,
+        total_pages=info.page_count,
+        format=info.format,
+        title=info.title,
+        author=info.author,
+        subject=info.subject,
+        creator=info.creator,
+        producer=info.producer,
+        created=info.created.isoformat() if info.created else "",
+        modified=info.modified.isoformat() if info.modified else "",
+    )
+    for page in document.tried_pages(
+        given,
+        pages=rendering.pages,
+        longest_side=rendering.longest_side,
+        max_tokens=rendering.max_tokens,
+        **options,
+    ):
+        if isinstance(page, document.FailedPage):
+            yield SourcePage(document=facts, number=page.number, error=str(page.error))
+        else:
+            yield SourcePage(
+                document=facts,
+                number=page.number,
+                picture=page.data,
+                mime_type="image/jpeg",
+                text=page.text,
+                pictured=page.pictured,
+            )
+
+
+def _of_picture(source: Source, given: Given, rendering: Rendering) -> Iterator[SourcePage]:
+    try:
+        pictures = image.prepare(given, max_tokens=rendering.max_tokens, at_most=10_000)
+    except MediaError as error:
+        raise type(error)(f"{source.name}: {error}") from error
+    facts = DocumentFacts(source=source.name, total_pages=len(pictures))
+    wanted = document.page_numbers(rendering.pages, len(pictures), repr(source.name))
+    for number in wanted:
+        picture = pictures[number]
+        yield SourcePage(
+            document=facts, number=number, picture=picture.data, mime_type=picture.mime_type
+        )

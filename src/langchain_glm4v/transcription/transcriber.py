@@ -1,0 +1,373 @@
+"""Reads pages, many at once, in their order.
+
+    sources -> pages, as pictures -> text layer, cache, blank? -> gate -> model -> checks -> results
+               (a few ahead)                                     (load)  (attempts)
+
+Pages are rendered only as fast as the server takes them, and handed out only as fast as they are
+taken, so the memory needed does not depend on how many there are.
+"""
+
+import asyncio
+import base64
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import anyio
+import openai
+from anyio.from_thread import start_blocking_portal
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.utils.function_calling import convert_to_json_schema
+from pydantic import BaseModel
+
+from langchain_glm4v.call_errors import ServerUnreachableError
+from langchain_glm4v.chat_models import ChatGLM4V
+from langchain_glm4v.errors import GLM4VError, MediaError, UnsupportedByServerError
+from langchain_glm4v.markdown import unfenced
+from langchain_glm4v.media import scan
+from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.transcription import attempts, checks, sources
+from langchain_glm4v.transcription.attempts import Attempt, Reply
+from langchain_glm4v.transcription.cache import PageCache, key_of
+from langchain_glm4v.transcription.load import FIRST_LIMIT, INTERVAL, load_of, next_limit
+from langchain_glm4v.transcription.records import DocumentFacts, PageResult, Reading
+from langchain_glm4v.transcription.sources import Rendering, SourcePage, Sources
+
+Item = TypeVar("Item")
+
+PROMPT = "Convert this page to Markdown. Write tables as HTML and formulas as LaTeX."
+"""What the model is asked about each page, unless told otherwise."""
+
+# After these, no page would fare better: the run ends, and goes on from its cache another time.
+_FATAL = (
+    ServerUnreachableError,
+    UnsupportedByServerError,
+    openai.AuthenticationError,
+    openai.PermissionDeniedError,
+    openai.NotFoundError,
+)
+_NOTHING = Reading(text="", origin="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How pages are read.
+
+    Attributes:
+        prompt: What the model is asked about each page.
+        schema: What the answer about each page is bound to, as for
+            `ChatGLM4V.with_structured_output`; the text is JSON then.
+        rendering: Which pages, and how they are shown.
+        text_layer: "auto": a page whose own text is good is not shown to the model: see
+            `checks.is_good_layer`. "ignore": the model reads all.
+        scripts: Scripts that are expected, such as "latin" or "cjk": see `checks.problems`.
+        temperatures: Temperature of each attempt: see `attempts.TEMPERATURES`.
+        finds_turn: Whether a page that is hard to read is tried on its head and sides too.
+        max_concurrency: Requests at once, at most. As many are made as the server can answer.
+        cache: File of the pages that were read already; None: none is kept.
+    """
+
+    prompt: str = PROMPT
+    schema: Any = None
+    rendering: Rendering = field(default_factory=Rendering)
+    text_layer: Literal["auto", "ignore"] = "ignore"
+    scripts: Sequence[str] = ()
+    temperatures: Sequence[float | None] = attempts.TEMPERATURES
+    finds_turn: bool = True
+    max_concurrency: int = 128
+    cache: Path | None = None
+
+
+class Transcriber:
+    """Reads documents and pictures page by page.
+
+    Args:
+        llm: The model that reads.
+        options: How.
+    """
+
+    def __init__(self, llm: ChatGLM4V, options: Options | None = None) -> None:
+        self._llm = llm
+        self._options = options or Options()
+
+    def pages(self, given: Sources) -> Generator[PageResult]:
+        """Read all pages; the next are read while one is dealt with.
+
+        Args:
+            given: What is to be read: see `sources.find`.
+
+        Yields:
+            What became of each page, in order. A page, or a file, that cannot be read is a result
+            with an error.
+
+        Raises:
+            MediaError: A path leads to nothing.
+            CacheError: The cache cannot be read or written.
+            ServerUnreachableError: Nothing answers; what was read is in the cache.
+        """
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(aclosing(self.apages(given))) as results,
+            suppress(StopAsyncIteration),
+        ):
+            while True:
+                yield portal.call(results.__anext__)
+
+    async def apages(self, given: Sources) -> AsyncGenerator[PageResult]:
+        """As `pages`."""
+        options = self._options
+        cache = None if options.cache is None else PageCache(options.cache)
+        run = _Run(self._llm, options, cache)
+        try:
+            async with aclosing(run.results(given)) as results:
+                async for result in results:
+                    yield result
+        finally:
+            if cache is not None:
+                cache.close()
+
+
+class _Run:
+    """One run over some sources, of one event loop."""
+
+    def __init__(self, llm: ChatGLM4V, options: Options, cache: PageCache | None) -> None:
+        self._llm = llm
+        self._options = options
+        self._cache = cache
+        self._gate = anyio.CapacityLimiter(min(FIRST_LIMIT, options.max_concurrency))
+        # What a reading depends on beside the picture; the form of what is written here, too.
+        self._depends_on = _depends_on(llm, options)
+
+    async def results(self, given: Sources) -> AsyncGenerator[PageResult]:
+        # Results that wait for those before them, or for being taken.
+        window: asyncio.Queue[asyncio.Task[PageResult] | BaseException | None] = asyncio.Queue(
+            2 * self._options.max_concurrency
+        )
+        tasks: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self._produce(given, window)),
+            asyncio.create_task(self._follow_load()),
+        }
+        try:
+            while (task := await window.get()) is not None:
+                if isinstance(task, BaseException):
+                    raise task
+                tasks.add(task)
+                yield await task
+                tasks.discard(task)
+        finally:
+            while not window.empty():
+                task = window.get_nowait()
+                if isinstance(task, asyncio.Task):
+                    tasks.add(task)
+            for running in tasks:
+                running.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _produce(
+        self,
+        given: Sources,
+        window: asyncio.Queue[asyncio.Task[PageResult] | BaseException | None],
+    ) -> None:
+        """Put the reading of each page into the window as soon as there is room and a place."""
+        try:
+            media = await self._llm.aget_preparation()
+            async with _in_thread(_all_pages(given, self._options.rendering, media)) as pages:
+                async for page in pages:
+                    await window.put(await self._begun(page))
+        except Exception as error:
+            await window.put(error)
+        else:
+            await window.put(None)
+
+    async def _begun(self, page: SourcePage) -> asyncio.Task[PageResult]:
+        """The reading of a page, begun; it waits for a place if the model must read."""
+        done = await self._without_model(page)
+        if done is not None:
+            return asyncio.create_task(_given(done))
+        holder = object()
+        await self._gate.acquire_on_behalf_of(holder)
+        return asyncio.create_task(self._read(page, holder))
+
+    async def _without_model(self, page: SourcePage) -> PageResult | None:
+        """What becomes of a page that no model need read; None if one must."""
+        result = _Result(page)
+        if page.error:
+            return result(_NOTHING, error=page.error)
+        if self._options.text_layer == "auto" and checks.is_good_layer(page.text, page.pictured):
+            return result(Reading(text=page.text, origin="text layer"))
+        if self._cache is not None and (kept := self._cache.get(self._key(page))) is not None:
+            return result(kept, from_cache=True)
+        try:
+            ink = await asyncio.to_thread(scan.ink, page.picture, _name(page))
+        except MediaError as error:
+            return result(_NOTHING, error=str(error))
+        if ink < scan.BLANK_INK:
+            return result(Reading(text="", origin="blank"))
+        return None
+
+    def _key(self, page: SourcePage) -> bytes:
+        return key_of(page.picture, self._depends_on)
+
+    async def _read(self, page: SourcePage, holder: object) -> PageResult:
+        """Let the model read a page, and give its place back."""
+        result = _Result(page)
+        try:
+            reading = await self._attempted(page)
+        except _FATAL:
+            raise
+        except (GLM4VError, openai.OpenAIError) as error:
+            return result(_NOTHING, error=" ".join(str(error).split()))
+        finally:
+            self._gate.release_on_behalf_of(holder)
+        if not reading.problems and self._cache is not None:
+            await asyncio.to_thread(self._cache.put, self._key(page), reading)
+        explained = (checks.EXPLAINED[problem] for problem in reading.problems)
+        return result(reading, error="; ".join(explained))
+
+    async def _attempted(self, page: SourcePage) -> Reading:
+        options = self._options
+        steps = attempts.read(temperatures=options.temperatures, finds_turn=options.finds_turn)
+        attempt = next(steps)
+        while True:
+            reply = await self._asked(page, attempt)
+            try:
+                attempt = steps.send(reply)
+            except StopIteration as over:
+                reading: Reading = over.value
+                return reading
+
+    async def _asked(self, page: SourcePage, attempt: Attempt) -> Reply:
+        picture, mime_type = page.picture, page.mime_type
+        if attempt.turn:
+            picture = await asyncio.to_thread(scan.turned, picture, attempt.turn, _name(page))
+            mime_type = "image/jpeg"
+        encoded = base64.b64encode(picture).decode("ascii")
+        question = HumanMessage(
+            [
+                {"type": "image", "base64": encoded, "mime_type": mime_type},
+                {"type": "text", "text": self._options.prompt},
+            ]
+        )
+        sampling: dict[str, Any] = {"logprobs": True}
+        if attempt.temperature is not None:
+            sampling["temperature"] = attempt.temperature
+        began = time.monotonic()
+        text, message, fits = await self._answer(question, sampling)
+        usage: Mapping[str, Any] = message.usage_metadata or {}
+        reason = message.response_metadata.get("finish_reason")
+        problems = checks.problems(text, reason, scripts=self._options.scripts)
+        return Reply(
+            text=text,
+            problems=problems if fits else (*problems, "schema"),
+            confidence=_confidence(message),
+            model=str(message.response_metadata.get("model_name", self._llm.model_name)),
+            input_tokens=usage.get("input_tokens", 0),
+            output_tokens=usage.get("output_tokens", 0),
+            seconds=time.monotonic() - began,
+        )
+
+    async def _answer(
+        self, question: HumanMessage, sampling: Mapping[str, Any]
+    ) -> tuple[str, AIMessage, bool]:
+        """The answer, the message that it is from, and whether it fits the schema."""
+        if self._options.schema is None:
+            message = await self._llm.ainvoke([question], **sampling)
+            return unfenced(message.text), message, True
+        bound = self._llm.with_structured_output(self._options.schema, include_raw=True, **sampling)
+        found = await bound.ainvoke([question])
+        if found["parsing_error"] is not None:
+            return found["raw"].text, found["raw"], False
+        return _as_json(found["parsed"]), found["raw"], True
+
+    async def _follow_load(self) -> None:
+        """Let as many requests through as the server can answer, for as long as this runs."""
+        most = self._options.max_concurrency
+        if await load_of(self._llm) is None:
+            return
+        while True:
+            if (load := await load_of(self._llm)) is not None:
+                limit = int(self._gate.total_tokens)
+                in_flight = self._gate.borrowed_tokens
+                self._gate.total_tokens = next_limit(limit, in_flight, load, most)
+            await asyncio.sleep(INTERVAL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """Makes the result of a page."""
+
+    page: SourcePage
+
+    def __call__(self, reading: Reading, **fields: Any) -> PageResult:
+        return PageResult(
+            document=self.page.document, number=self.page.number, reading=reading, **fields
+        )
+
+
+async def _given(result: PageResult) -> PageResult:
+    return result
+
+
+def _name(page: SourcePage) -> str:
+    """What error messages call a page."""
+    return f"page {page.number + 1} of {page.document.source!r}"
+
+
+def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
+    """The pages of all sources; a file that cannot be read is one page with an error."""
+    for source in sources.find(given):
+        with closing(sources.pages(source, rendering, media)) as pages:
+            try:
+                yield from pages
+            except MediaError as error:
+                facts = DocumentFacts(source=source.name, total_pages=0)
+                yield SourcePage(document=facts, number=0, error=str(error))
+
+
+@asynccontextmanager
+async def _in_thread(items: Iterator[Item]) -> AsyncGenerator[AsyncIterator[Item]]:
+    """The items of an iterator that blocks, each made in a thread."""
+    end = object()
+
+    async def each() -> AsyncGenerator[Item]:
+        while (item := await asyncio.to_thread(next, items, end)) is not end:
+            yield cast("Item", item)
+
+    async with aclosing(each()) as made:
+        yield made
+
+
+def _depends_on(llm: ChatGLM4V, options: Options) -> dict[str, Any]:
+    """What a reading depends on beside the picture, of JSON's types."""
+    model = {
+        name: getattr(llm, name)
+        for name in ("model_name", "temperature", "top_p", "top_k", "sampling", "seed")
+    }
+    schema = None if options.schema is None else convert_to_json_schema(options.schema)
+    return {
+        **model,
+        "max_tokens": llm.max_tokens,
+        "thinking": [llm.thinking, llm.thinking_budget],
+        "prompt": options.prompt,
+        "schema": schema,
+        "scripts": [*options.scripts],
+        "temperatures": [*options.temperatures],
+        "finds_turn": options.finds_turn,
+    }
+
+
+def _as_json(value: Any) -> str:
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def _confidence(message: AIMessage) -> float | None:
+    """Mean probability of the tokens of a message, in the geometric sense."""
+    told = message.response_metadata.get("logprobs") or {}
+    found = [token["logprob"] for token in told.get("content") or ()]
+    return math.exp(sum(found) / len(found)) if found else None
