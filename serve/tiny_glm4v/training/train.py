@@ -41,6 +41,9 @@ CHECKED = (
     "shapes",
     "pair",
     "video",
+    "document",
+    "text",
+    "plan",
 )  # kinds whose held-out exercises are scored at the end
 CHECK_PATCHES = 30_000  # of each kind, at most, in each generator process
 WEIGHTS = {"text": 1.0, "chars": 0.5, "shapes": 0.3, "boxes": 2.0}
