@@ -580,7 +580,7 @@ def _calling(errands: Sequence[Errand]) -> str:
     return " ".join(f"For {one.file} I call {one.call[0]}." for one in errands)
 
 
-def _session(
+def session(
     skill: str, said: str, steps: Sequence[Sequence[Errand]], thinking: str, answer: str
 ) -> list[Sample]:
     """What the model says at each step, and in the end."""
@@ -597,8 +597,8 @@ def single(rng: random.Random, tools: Sequence[str] = NAMES) -> list[Sample]:
     one = errand(rng, tools)
     if rng.random() < 0.12:
         one = failing(rng, one)
-        return _session("plan", one.said, [[one]], "The tool failed.", one.answer)
-    return _session("plan", one.said, [[one]], "I have the answer.", one.answer)
+        return session("plan", one.said, [[one]], "The tool failed.", one.answer)
+    return session("plan", one.said, [[one]], "I have the answer.", one.answer)
 
 
 def several(rng: random.Random, tools: Sequence[str] = NAMES) -> list[Sample]:
@@ -616,7 +616,7 @@ def several(rng: random.Random, tools: Sequence[str] = NAMES) -> list[Sample]:
         comma = "," if len(errands) > 2 and rng.random() < 0.7 else ""
         said = f"{', '.join((first, *others[:-1]))}{comma} and {others[-1]}?"
     answer = " ".join(one.answer for one in errands)
-    return _session("plan several", said, [errands], "I have the answers.", answer)
+    return session("plan several", said, [errands], "I have the answers.", answer)
 
 
 PAGE_THEN_READ = (
@@ -641,7 +641,7 @@ def page_then_read(rng: random.Random, tools: Sequence[str] = NAMES) -> list[Sam
     reading = Errand("", file, call, rng.choice((text, f"## Page {page}\n\n{text}")), "")
     said = rng.choice(PAGE_THEN_READ).format(f=file, x=label)
     answer = f"It is page {page}:\n{reading.result}"
-    return _session("plan several", said, [[asked], [reading]], f"It is page {page}.", answer)
+    return session("plan several", said, [[asked], [reading]], f"It is page {page}.", answer)
 
 
 SUM = (
@@ -668,7 +668,7 @@ def sum_of_two(rng: random.Random, tools: Sequence[str] = NAMES) -> list[Sample]
     ]
     answer = f"Together it is {sum(amounts)}."
     said = said.format(x=label, a=files[0], b=files[1])
-    return _session("plan sum", said, [errands], added(*amounts), answer)
+    return session("plan sum", said, [errands], added(*amounts), answer)
 
 
 def added(a: Decimal, b: Decimal) -> str:
@@ -702,11 +702,11 @@ SESSIONS: dict[Session, float] = {
 }
 
 
-def is_held_out(session: Sequence[Sample]) -> bool:
+def is_held_out(samples: Sequence[Sample]) -> bool:
     """Whether a session, by what the user says, is never trained on; of talk, nothing is."""
-    said = session[0].messages[0]["content"]
+    said = samples[0].messages[0]["content"]
     digest = hashlib.sha256(said.encode()).digest()
-    return session[0].skill != "plan talk" and digest[0] % HELD_OUT_SHARE == 0
+    return samples[0].skill != "plan talk" and digest[0] % HELD_OUT_SHARE == 0
 
 
 def _offered(rng: random.Random) -> list[Schema]:
@@ -730,9 +730,9 @@ def group(rng: random.Random, *, held_out: bool = False) -> list[Sample]:
     made: list[Sample] = []
     sessions = 0
     while sessions < SESSIONS_OF_A_GROUP:
-        session = rng.choices(list(SESSIONS), weights=list(SESSIONS.values()))[0](rng, names)
-        if session[0].skill == "plan talk" or is_held_out(session) == held_out:
-            made += [replace(one, messages=[system, *one.messages]) for one in session]
+        samples = rng.choices(list(SESSIONS), weights=list(SESSIONS.values()))[0](rng, names)
+        if is_held_out(samples) == held_out:
+            made += [replace(one, messages=[system, *one.messages]) for one in samples]
             sessions += 1
     return made
 
