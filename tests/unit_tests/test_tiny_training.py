@@ -33,6 +33,7 @@ from training import (
     fonts,
     picture_tasks,
     pictures,
+    planning,
     video_tasks,
     videos,
 )
@@ -137,7 +138,11 @@ def layout(tokenizer: Tokenizer, groups: list[list[Sample]]) -> Batch:
     for group in groups:
         numbers = [len(shown) + k for k in range(len(group[0].shown))]
         shown += group[0].shown
-        rows += [encoder.row(sample, numbers) for sample in group]
+        planned = group[0].skill.startswith("plan")
+        rows += [
+            encoder.row_under_system(sample) if planned else encoder.row(sample, numbers)
+            for sample in group
+        ]
     return encoder.batch("slip", rows, shown, SIZE)
 
 
@@ -192,6 +197,15 @@ def talk() -> list[list[Sample]]:
     return [[dialogues.text_only(rng)] for _ in range(4)]
 
 
+def plans() -> list[list[Sample]]:
+    """Two groups of exercises of an agent, more than one item may hold of the first."""
+    rng = random.Random(6)
+    first, second, third = (planning.group(rng) for _ in range(3))
+    system = first[0].messages[0]
+    second = [replace(s, messages=[system, *s.messages[1:]]) for s in second]
+    return [first + second, third[:2]]
+
+
 def told(model: Model, batch: Batch) -> dict[tuple[int, ...], torch.Tensor]:
     """The logits of each row, by the tokens that it should say."""
     with torch.no_grad():
@@ -203,7 +217,7 @@ def told(model: Model, batch: Batch) -> dict[tuple[int, ...], torch.Tensor]:
     return {tuple(batch.labels[row].tolist()): logits[row] for row in rows}
 
 
-@pytest.mark.parametrize("make", [questions, clips, talk])
+@pytest.mark.parametrize("make", [questions, clips, talk, plans])
 def test_packed_rows_are_as_alone(
     model: Model, tokenizer: Tokenizer, make: Callable[[], list[list[Sample]]]
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from . import dialogues, fonts, video_tasks
+from . import dialogues, fonts, planning, video_tasks
 from . import picture_tasks as tasks
 from .picture_tasks import Size
 from .pictures import COLOURS, KINDS, Picture
@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 CELL = 28  # pixels of one visual token's side: two patches of 14
 SHORTEST_SEQUENCE = 640  # tokens; items are packed into sequences at least so long
+LONGEST_ITEM = 3072  # tokens; of more rows that share a head, several items are made
 SLOTS = 6  # characters of a cell that the helper loss asks for
 CHARS = {c: k for k, c in enumerate(string.printable[:94], 1)}  # 0: no character
 SHAPES = {f"{c} {k}": n for n, (k, c) in enumerate(((k, c) for k in KINDS for c in COLOURS), 1)}
@@ -57,7 +58,16 @@ CLIP_SIZES: dict[Size, float] = {
     (336, 252): 0.4,
 }
 # What a batch is about, and how often.
-KINDS_OF_BATCHES = {"slip": 58, "shapes": 20, "pair": 9, "blank": 1, "text": 12, "video": 45}
+KINDS_OF_BATCHES = {
+    "slip": 42,
+    "shapes": 18,
+    "pair": 9,
+    "blank": 1,
+    "text": 13,
+    "video": 37,
+    "document": 14,
+    "plan": 90,
+}
 TOKENS_A_PATCH = 0.7  # size of a batch without pictures against one with
 
 
@@ -168,6 +178,18 @@ class Encoder:
             token_id(tokenizer, t)
             for t in ("<|image|>", "<|end_of_image|>", "<|end_of_video|>", "<|endoftext|>")
         )
+        self._heads: dict[str, list[int]] = {}
+
+    def row_under_system(self, sample: Sample) -> Row:
+        """The row of an exercise without pictures; its head is the system prompt."""
+        head, user, asked = render(sample.messages).partition("<|user|>")
+        if head not in self._heads:
+            self._heads[head] = self.tokenizer.encode(head, add_special_tokens=False).ids
+        given, said = (
+            self.tokenizer.encode(text, add_special_tokens=False).ids
+            for text in (user + asked + sample.given, sample.target)
+        )
+        return Row(self._heads[head], given + said, len(given), [])
 
     def row(self, sample: Sample, images: list[int]) -> Row:
         encode = self.tokenizer.encode
@@ -187,9 +209,13 @@ class Encoder:
         grid = np.concatenate((np.zeros((1, wide * high), np.int64), grid))
         shared: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Row]] = {}
         for k, row in enumerate(rows):
-            alone = () if row.images else (k,)
+            alone = () if row.head else (k,)
             shared.setdefault((tuple(row.head) + alone, tuple(row.images)), []).append(row)
-        items = [self._item(group, grid, max(wide, high)) for group in shared.values()]
+        items = [
+            self._item(part, grid, max(wide, high))
+            for group in shared.values()
+            for part in _parts(group)
+        ]
         chars, shapes, boxes = _helper_targets(pictures, wide, high)
         pixels = (
             np.stack([p.pixels for p in pictures])
@@ -276,6 +302,19 @@ class Encoder:
         return ids, labels, positions, visual, numbers, rows
 
 
+def _parts(group: list[Row]) -> Iterator[list[Row]]:
+    """The rows of each item: no more behind one head than `LONGEST_ITEM` allows."""
+    part: list[Row] = []
+    length = 0
+    for row in group:
+        length += len(row.tail)
+        if part and len(row.head) + length > LONGEST_ITEM:
+            yield part
+            part, length = [], len(row.tail)
+        part.append(row)
+    yield part
+
+
 def _helper_targets(
     pictures: list[Picture], wide: int, high: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -344,9 +383,11 @@ class Stream:
         kind = kind or _draw(self.rng, KINDS_OF_BATCHES)
         if kind == "text":
             return self._text_batch()
+        if kind == "plan":
+            return self._plan_batch()
         if kind == "video":
             return self._picture_batch(kind, _draw(self.rng, CLIP_SIZES), progress)
-        column = ("slip", "shapes", "pair").index(kind) if kind != "blank" else 0
+        column = {"shapes": 1, "pair": 2}.get(kind, 0)
         # small pages first: reading starts on few lines
         largest = 120_000 + progress * 4 * 440_000
         sizes = [s for s in SIZES if s[0] * s[1] <= largest]
@@ -361,6 +402,8 @@ class Stream:
             return tasks.on_shapes(rng, size, max(2, min(10, int(2 + progress * 40))))
         if kind == "video":
             return video_tasks.on_clip(rng, size, self.fonts)
+        if kind == "document":
+            return tasks.on_document(rng, size, self.fonts)
         return tasks.on_pair(rng, size, self.fonts) if kind == "pair" else [tasks.blank(rng, size)]
 
     def _on_slip(self, size: Size, most: int) -> list[Sample]:
@@ -397,6 +440,17 @@ class Stream:
             )
             tokens += len(rows[-1].tail)
         return self.encoder.batch("text", rows, [], (CELL, CELL))
+
+    def _plan_batch(self) -> Batch:
+        rng = self.rng
+        rows: list[Row] = []
+        tokens = 0
+        while tokens < self.patches * TOKENS_A_PATCH:
+            group = planning.group(rng, held_out=self.held_out)
+            made = [self.encoder.row_under_system(sample) for sample in group]
+            rows += made
+            tokens += len(made[0].head) + sum(len(row.tail) for row in made)
+        return self.encoder.batch("plan", rows, [], (CELL, CELL))
 
 
 def corpus(rng: random.Random, count: int, font_paths: list[Path]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from . import protocol, words
 from .protocol import Schema
 from .sample import Message, Sample, with_system
+from .toolkit import TEXTS
 
 GREETING = "Hello! Send me a picture and ask about it."
 WELL = "I am well, thank you."
@@ -604,6 +605,27 @@ def json_from_page(rng: random.Random, page: Any, known: dict[str, str]) -> Samp
     return with_system(sample, protocol.format_prompt(schema))
 
 
+def combine_notes(rng: random.Random) -> Sample:
+    """Answer from what was found on groups of pages, as the tool for documents has it combined."""
+    label = words.label(rng)
+    value, page = words.value(rng, label), rng.randint(1, 60)
+    first, last = max(1, page - rng.randint(0, 9)), page + rng.randint(0, 9)
+    notes = [f"{TEXTS['pages'].format(pages=f'{first}-{last}')}\n{value} [page {page}]"]
+    if rng.random() < 0.4:
+        other = words.label(rng)
+        note = f"There is no {label} on the page."
+        if other != label and rng.random() < 0.5:
+            note = f"{other}: {words.value(rng, other)} [page {last + 1}]"
+        notes.insert(
+            rng.randint(0, 1), f"{TEXTS['pages'].format(pages=f'{last + 1}-{last + 9}')}\n{note}"
+        )
+    asked = TEXTS["combine_prompt"].format(
+        findings="\n\n".join(notes), question=f"What is the {label}?"
+    )
+    thinking = f"Page {page} has the {label}."
+    return Sample("notes", [_user(asked)], thinking, f"{value} [page {page}]")
+
+
 def text_only(rng: random.Random) -> Sample:
     """Any exercise without a picture."""
     make = rng.choices(
@@ -618,8 +640,9 @@ def text_only(rng: random.Random) -> Sample:
             call_after_examples,
             _joke,
             record,
+            combine_notes,
         ),
-        weights=(3, 1.5, 4, 7, 0.5, 1, 3, 1, 2, 4),
+        weights=(3, 1.5, 4, 7, 0.5, 1, 3, 1, 2, 4, 1),
     )[0]
     sample = make(rng)
     if sample.skill in {"talk", "memory"} and rng.random() < 0.12:

@@ -26,7 +26,7 @@ from PIL import Image
 from langchain_glm4v import GLM4VServer
 from tiny_glm4v import checkpoint_path
 
-from . import dialogues, fonts, video_tasks, videos
+from . import dialogues, fonts, planning, video_tasks, videos
 from . import picture_tasks as tasks
 from .batches import CLIP_SIZES, SIZES
 from .pictures import Picture
@@ -123,6 +123,25 @@ VIDEO_SKILLS: dict[str, Callable[[random.Random, Clip], Sample]] = {
 }
 
 
+# What a session of an agent is about, which of its exercises to score, and the goal.
+PLAN_SKILLS: dict[str, tuple[planning.Session, int, float]] = {
+    "call a tool of the toolkit": (planning.single, 0, 0.90),
+    "answer from its result": (planning.single, -1, 0.90),
+    "call several at once": (planning.several, 0, 0.85),
+    "answer from several results": (planning.several, -1, 0.85),
+    "find the page, then read it": (planning.page_then_read, 1, 0.85),
+    "add two amounts": (planning.sum_of_two, -1, 0.80),
+    "talk, no tool": (planning.no_call, 0, 0.90),
+}
+
+
+def _planned(make: planning.Session, place: int, rng: random.Random) -> Sample:
+    while True:
+        session = make(rng, planning.NAMES)
+        if make is planning.no_call or planning.is_held_out(session):
+            return planning.under_toolkit(session[place])
+
+
 def _on_clip(
     make: Callable[[random.Random, Clip], Sample],
     clip: Callable[[random.Random], Clip],
@@ -156,6 +175,13 @@ def skills() -> list[Skill]:
             made = videos.clip(rng, size, seen)
             if held_out(made) and made.seconds[0] == 0:  # a file begins at second 0
                 return made
+
+    def document(rng: random.Random) -> Sample:
+        size = _size(rng, 0)
+        while True:
+            sample = tasks.on_document(rng, size, seen)[0]
+            if sample.skill == "document" and any(held_out(p) for p in sample.pictures):
+                return sample
 
     def system(rng: random.Random) -> Sample:
         return dialogues.obey(rng, dialogues.small_talk(rng))
@@ -195,6 +221,11 @@ def skills() -> list[Skill]:
         Skill("Call a tool", "exact", 0.85, dialogues.call_tool, exact),
         Skill("Use a tool's result", "exact", 0.85, dialogues.after_result, exact),
         Skill("Answer in JSON", "exact", 0.85, dialogues.record, exact),
+        Skill("Documents: a field, with its page", "exact", 0.85, document, exact),
+        *(
+            Skill(f"Plan: {name}", "exact", goal, partial(_planned, make, place), exact)
+            for name, (make, place, goal) in PLAN_SKILLS.items()
+        ),
         *(
             Skill(f"Video: {name}", "exact", 0.85, partial(_on_clip, make, clip), exact)
             for name, make in VIDEO_SKILLS.items()

@@ -48,6 +48,8 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # takes no closure
         for group in self.param_groups:
             parameters, lr = group["params"], group["lr"]
+            if all(p.grad is None for p in parameters):
+                continue  # old momentum, made orthogonal, would be a whole step
             gradients = torch.stack(
                 [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             )

@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import pictures as draw
 from . import words
 from .pictures import Picture, Shape
-from .sample import Sample, ask
+from .sample import IMAGE, Sample, ask
+from .toolkit import TEXTS
 
 Size = tuple[int, int]
 
@@ -31,6 +33,7 @@ TRANSCRIBE = (
     "Read this page.",
     "What is written here?",
     "Convert this page to Markdown.",
+    TEXTS["read_prompt"],
     "OCR",
 )
 FIELD = (
@@ -60,6 +63,7 @@ DESCRIBE = (
     "Summarize this document:",
     "What do you see?",
 )
+LARGEST_OF_SEVERAL = 448 * 336  # pixels of a page, where a document has several
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
@@ -438,7 +442,7 @@ def on_shapes(rng: random.Random, size: Size, most: int) -> list[Sample]:
 
 
 def on_pair(rng: random.Random, size: Size, fonts: Sequence[Path]) -> list[Sample]:
-    """One exercise about two pictures."""
+    """One exercise about two pictures, at times labelled as an agent's tool does."""
     make: Callable[[], Sample] = rng.choice(
         (
             lambda: compare_counts(rng, size),
@@ -446,4 +450,61 @@ def on_pair(rng: random.Random, size: Size, fonts: Sequence[Path]) -> list[Sampl
             lambda: compare_slips(rng, size, fonts),
         )
     )
-    return [make()]
+    sample = make()
+    if rng.random() < 0.2:
+        texts = [p for p in sample.messages[0]["content"] if p != IMAGE]
+        labelled = _labelled(TEXTS["image_label"], [1, 2])
+        message = {"role": "user", "content": labelled + texts}
+        sample = replace(sample, messages=[message])
+    return [sample]
+
+
+def _labelled(label: str, numbers: Sequence[int]) -> list[dict[str, str]]:
+    """Pictures, each behind its label."""
+    return [
+        part
+        for number in numbers
+        for part in ({"type": "text", "text": label.format(number=number, page=number)}, IMAGE)
+    ]
+
+
+def on_document(rng: random.Random, size: Size, fonts: Sequence[Path]) -> list[Sample]:
+    """Two questions about one to three pages, as the tool for documents asks them."""
+    count = rng.randint(1, 3) if size[0] * size[1] <= LARGEST_OF_SEVERAL else 1
+    pages = [slip(rng, size, fonts, 8) for _ in range(count)]
+    first = rng.choice((1, 1, rng.randint(1, 40)))
+    made = [_of_document(rng, pages, first) for _ in range(2)]
+    return [sample for sample in made if sample] or [transcribe(rng, pages[0])]
+
+
+def _of_document(rng: random.Random, pages: Sequence[Picture], first: int) -> Sample | None:
+    """Ask for a field that is on one page; now and then for one that is on none."""
+    numbers = range(first, first + len(pages))
+    places = [
+        (label, number) for number, p in zip(numbers, pages, strict=True) for label in fields(p)
+    ]
+    labels = [label for label, _ in places]
+    places = [(label, number) for label, number in places if labels.count(label) == 1]
+    finds = rng.random() < 0.3
+    label = words.label(rng)
+    text = "\n".join(line.lower() for page in pages for line in page.lines)
+    if rng.random() < (0.4 if finds else 0.06) and label.lower() not in text:
+        thinking = f"No line reads {label}."
+        answer = TEXTS["nothing"] if finds else f"There is no {label} on the page."
+    elif places:
+        label, number = rng.choice(places)
+        value = fields(pages[number - first])[label]
+        thinking = f'The line on page {number} reads "{label}: {value}".'
+        answer = f"{value} [page {number}]"
+    else:
+        return None
+    prompt = TEXTS["find_prompt" if finds else "document_prompt"]
+    shown = f"{first}-{numbers[-1]}" if len(pages) > 1 else str(first)
+    asked = prompt.format(
+        question=rng.choice(FIELD).format(label if rng.random() < 0.8 else label.lower()),
+        pages=shown,
+        count=numbers[-1] + rng.randint(0, 9),
+    )
+    content = [*_labelled(TEXTS["page_label"], numbers), {"type": "text", "text": asked}]
+    messages = [{"role": "user", "content": content}]
+    return Sample("document", messages, thinking, answer, list(pages))

@@ -41,6 +41,9 @@ CHECKED = (
     "shapes",
     "pair",
     "video",
+    "document",
+    "text",
+    "plan",
 )  # kinds whose held-out exercises are scored at the end
 CHECK_PATCHES = 30_000  # of each kind, at most, in each generator process
 WEIGHTS = {"text": 1.0, "chars": 0.5, "shapes": 0.3, "boxes": 2.0}
@@ -116,13 +119,19 @@ def degrade(pixels: Tensor) -> Tensor:
 
 
 def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for everything else."""
+    """Muon for the matrices inside the layers, AdamW for everything else.
+
+    The vision tower has a Muon of its own, which rests where a batch has no pictures.
+    """
+    seeing: list[nn.Parameter] = []
     inner: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
     for name, p in model.named_parameters():
-        is_inner = p.ndim == 2 and ("layers" in name or "blocks" in name or "merger" in name)
-        (inner if is_inner else outer).append(p)
+        is_seeing = p.ndim == 2 and ("blocks" in name or "merger" in name)
+        is_inner = p.ndim == 2 and "layers" in name
+        (seeing if is_seeing else inner if is_inner else outer).append(p)
     return [
+        Muon(seeing, lr=LEARNING_RATE),
         Muon(inner, lr=LEARNING_RATE),
         torch.optim.AdamW(
             outer, lr=LEARNING_RATE / 2, betas=(0.9, 0.95), weight_decay=0.0, fused=outer[0].is_cuda
