@@ -10,6 +10,7 @@ cut off from one that is wrong. Of a stream, they give what can be told of the u
 again and again.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -40,6 +41,8 @@ _CUT = {
     "repetition": "it repeated itself endlessly and was cut off: ask again, or in other words",
 }
 _STILL_THINKING = "it ends amid the thinking: allow more max_tokens, or set a thinking_budget"
+# An answer of boxes alone, maybe in a fence.
+_BOXES_ALONE = re.compile(r"\s*+(?:```\w*+\s*+)?[\[({（【]")
 # A partial answer is read again only when it has grown by this share, which keeps the whole linear.
 _GROWTH = 1.02
 
@@ -190,7 +193,9 @@ class AnswerParser(BaseCumulativeTransformOutputParser[Any]):
 class BoxOutputParser(AnswerParser):
     """Reads the boxes of an answer, with the labels that it has for them.
 
-    Only those in box tags, if there are any. A stream gives those that are whole, more and more.
+    Only those in box tags, if there are any. A stream of an answer that begins with a box gives
+    those that are whole, more and more; one that begins with words gives them at its end, because
+    words may lead to box tags.
 
     Attributes:
         size: Width and height of a picture: then the boxes come as tuples of its pixels (left, top,
@@ -217,7 +222,9 @@ class BoxOutputParser(AnswerParser):
         return self._scaled(boxes)
 
     def read_partial(self, text: str) -> list[Any] | None:
-        """Find the boxes whose last number has ended."""
+        """Find the boxes whose last number has ended, where it is clear that they count."""
+        if not _BOXES_ALONE.match(text):
+            return None
         return self._scaled(find_boxes(text.rstrip(".0123456789"))) or None
 
     def _scaled(self, boxes: list[Box]) -> list[Any]:

@@ -253,6 +253,22 @@ async def test_boxes_come_one_after_the_other() -> None:
     assert await streamed(BoxOutputParser(), list(text)) == [boxes[:1], boxes]
 
 
+@pytest.mark.parametrize(
+    "lead", ["", "```json\n", " \n", "```\n[", '[{"label": "cat", "bbox_2d": ']
+)
+async def test_boxes_that_are_all_of_an_answer_come_before_its_end(lead: str) -> None:
+    text = f"<think>?</think><answer>{lead}[1,2,3,4],"
+    assert len(await streamed(BoxOutputParser(), [*text, " [5,6,7,8]"])) == 2
+
+
+async def test_boxes_before_the_tagged_ones_are_not_shown() -> None:
+    assert await streamed(BoxOutputParser(), list(TAGGED)) == [DOGS]
+    answer = TAGGED.replace("<|begin_of_box|>", "").replace("<|end_of_box|>", "")
+    pieces = chunks_of(answer, response_metadata=OURS)
+    last = chunk("", additional_kwargs={"boxes": ["[[1,2,3,4],[5,6,7,8]]"]}, response_metadata=OURS)
+    assert await streamed(BoxOutputParser(), [*pieces, last]) == [DOGS]
+
+
 async def test_boxes_in_pixels() -> None:
     parser = BoxOutputParser(size=(2000, 500))
     text = "[[-10,20,30,40],[1001,0,1002,5],[500,500,1200,600]]"
