@@ -38,6 +38,12 @@ LABEL_PROMPT = (
 _NUMBER = r"-?\d{1,9}+(?:\.\d++)?"
 # Begins at the begin of a number only, so that no text takes long.
 _FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+[,，]\s*+{_NUMBER}){{3}}(?!\d)")
+# One number, as "1,234,567,890.12", unless it is opened as a box is.
+_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3}){3,}+(?![\d,]*+\d)")
+_OPENED = re.compile(
+    r"(?:[\[({<（【]|(?:box|坐标)\w*+(?:\|?>|[\"']?\s*+[=:：]\s*+[\"']?))\s*+\Z", re.IGNORECASE
+)
+_OPENING_LENGTH = 40  # characters that are looked at for it
 _TAG = re.compile(r"</?\|\w++\|>")  # of boxes
 # What stands between boxes that share one label.
 _JOINT = re.compile(rf"(?:{_TAG.pattern}|[\s\[\](){{}}<>,;，；、（）【】])*+")
@@ -171,14 +177,13 @@ def find_boxes(text: str, tagged: Sequence[str] = ()) -> list[Box]:
         labels are the values beside them of keys such as "label" and "name", or their own key, or
         the words in front of them: `red circle [[10,20,30,40]]`.
     """
-    located = list(_located(text))
     if not any(tagged):
-        return [box for _, box in located]
+        return [box for _, box in _located(text)]
     if (spans := _spans(text, tagged)) is None:
         return find_boxes("\n".join(tagged))
     begins = [begin for begin, _ in spans]
     found = []
-    for at, box in located:
+    for at, box in _located(text, begins):
         span = bisect.bisect(begins, at) - 1
         if span >= 0 and at < spans[span][1]:
             found.append(box)
@@ -198,21 +203,37 @@ def _spans(text: str, parts: Sequence[str]) -> list[tuple[int, int]] | None:
     return spans
 
 
-def _located(text: str) -> Iterator[tuple[int, Box]]:
-    """The boxes of a text, and where their numbers begin."""
+def _located(text: str, begins: Sequence[int] = ()) -> Iterator[tuple[int, Box]]:
+    """The boxes of a text, and where their numbers begin; `begins` are those of tagged parts."""
     runs: list[list[re.Match[str]]] = []  # those that share a label
-    for found in _FOUR.finditer(text):
+    for found in _fours(text, begins):
         if runs and _JOINT.fullmatch(text, runs[-1][-1].end(), found.start()):
             runs[-1].append(found)
         else:
             runs.append([found])
     ends = [0, *(run[-1].end() for run in runs)]
-    begins = [*(run[0].start() for run in runs[1:]), len(text)]
-    for run, before, after in zip(runs, ends, begins, strict=False):
+    nexts = [*(run[0].start() for run in runs[1:]), len(text)]
+    for run, before, after in zip(runs, ends, nexts, strict=False):
         label = _label(text[before : run[0].start()], text[run[-1].end() : after])
         for found in run:
             left, top, right, bottom = map(float, found[0].replace("，", ",").split(","))
             yield found.start(), Box(left, top, right, bottom, label)
+
+
+def _fours(text: str, begins: Sequence[int]) -> Iterator[re.Match[str]]:
+    """Four numbers that stand together, and are not one large number."""
+    opened = frozenset(begins)
+    end = 0
+    for found in _FOUR.finditer(text):
+        at = found.start()
+        if at < end:
+            continue
+        number = _THOUSANDS.match(text, at)
+        before = text[max(0, at - _OPENING_LENGTH) : at]
+        if number and at not in opened and not _OPENED.search(before):
+            end = number.end()
+        else:
+            yield found
 
 
 def _label(before: str, after: str) -> str:

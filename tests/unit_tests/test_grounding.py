@@ -53,6 +53,17 @@ def test_boxes_of_any_number(boxes: list[tuple[float, ...]]) -> None:
         ("[10,20,30]", []),
         ("[10,20]", []),
         ("1.2.3.4,5,6,7", []),
+        # Numbers with separators of thousands, and boxes that look like them.
+        ("1,234,567,890", []),
+        (
+            "The Total is $1,234,567,890.12 of 98,765,432,109,876,543,210,987 [1,2,3,4].",
+            [(1, 2, 3, 4)],
+        ),
+        ('{"total": "1,234,567,890", "sum": -12,345,678,901}', []),
+        ("It has 1,234,567,890, not 10, 20, 30, 40", [(10, 20, 30, 40)]),
+        ("[100,200,300,400], ( 100,200,300,400 )", [(100, 200, 300, 400)] * 2),
+        ("<box>100,200,300,400</box> bbox_2d: '100,200,300,400'", [(100, 200, 300, 400)] * 2),
+        ("100,200,300,40", [(100, 200, 300, 40)]),
         ("no box", []),
         ("", []),
     ],
@@ -125,6 +136,12 @@ def test_only_what_is_tagged_counts() -> None:
     assert find_boxes(text, ["no box"]) == []
     assert find_boxes(text, ["[1,2,3,4]", "[0,0,1,1]"]) == [one, Box(0, 0, 1, 1)]  # not from there
     assert len(find_boxes(text, [""])) == len(find_boxes(text)) == 3
+
+
+def test_what_is_tagged_is_no_large_number() -> None:
+    box = Box(100, 200, 300, 400, "cat")
+    assert find_boxes("cat 100,200,300,400", ["100,200,300,400"]) == [box]
+    assert find_boxes("1,234,567,890 cats, a cat 100,200,300,400", ["100,200,300,400"]) == [box]
 
 
 MILLION = 1_000_000
