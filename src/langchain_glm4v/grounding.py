@@ -2,8 +2,8 @@
 
 The model writes a box as four numbers, in brackets of any kind, as it likes: `[[1,2,3,4]]`,
 `red circle (1, 2, 3, 4)`, `[{"label": "red circle", "bbox_2d": [1, 2, 3, 4]}]`, a Python dict, the
-argument of a call. So what makes a box here is four numbers with commas between them, and its label
-is looked for in the text around it.
+argument of a call. So what makes a box here is four numbers with commas between them, each of which
+may have the name of a side (`"x1": 1` …), and its label is looked for in the text around it.
 """
 
 import bisect
@@ -36,8 +36,29 @@ LABEL_PROMPT = (
 """Asks where several things are, and which is which: "the red circle, the blue square"."""
 
 _NUMBER = r"-?\d{1,9}+(?:\.\d++)?"
-# Begins at the begin of a number only, so that no text takes long.
-_FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+[,，]\s*+{_NUMBER}){{3}}(?!\d)")
+_NUMBERS = re.compile(_NUMBER)
+# Names of sides, and which of the four they are. Not x0 and y0, beside which x1 is another one.
+_SIDES = {
+    name: side
+    for side, names in enumerate(
+        (
+            ("x1", "xmin", "left"),
+            ("y1", "ymin", "top"),
+            ("x2", "xmax", "right"),
+            ("y2", "ymax", "bottom"),
+        )
+    )
+    for name in names
+}
+_KEY = r"[\"']?(?<!\w)([xy]_?(?:[12]|min|max)|left|top|right|bottom)[\"']?\s*+[:=：]\s*+"
+_KEYS = re.compile(_KEY, re.IGNORECASE)
+_COMMA = r"\s*+[,，]\s*+"
+# Begins at the begin of a number or a key only, so that no text takes long.
+_FOUR = re.compile(
+    rf"(?<![\d.]){_NUMBER}(?:{_COMMA}{_NUMBER}){{3}}(?!\d)"
+    rf"|{_KEY}{_NUMBER}(?:{_COMMA}{_KEY}{_NUMBER}){{3}}(?!\w)",
+    re.IGNORECASE,
+)
 # One number, as "1,234,567,890.12", unless it is opened as a box is.
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3}){3,}+(?![\d,]*+\d)")
 _OPENED = re.compile(
@@ -216,8 +237,8 @@ def _located(text: str, begins: Sequence[int] = ()) -> Iterator[tuple[int, Box]]
     for run, before, after in zip(runs, ends, nexts, strict=False):
         label = _label(text[before : run[0].start()], text[run[-1].end() : after])
         for found in run:
-            left, top, right, bottom = map(float, found[0].replace("，", ",").split(","))
-            yield found.start(), Box(left, top, right, bottom, label)
+            if box := _box(found[0], label):
+                yield found.start(), box
 
 
 def _fours(text: str, begins: Sequence[int]) -> Iterator[re.Match[str]]:
@@ -236,11 +257,26 @@ def _fours(text: str, begins: Sequence[int]) -> Iterator[re.Match[str]]:
             yield found
 
 
+def _box(written: str, label: str) -> Box | None:
+    """The box of four numbers; None if they have names that are not those of the four sides."""
+    names = [_SIDES[name.lower().replace("_", "")] for name in _KEYS.findall(written)]
+    numbers = map(float, _NUMBERS.findall(_KEYS.sub("", written)))
+    if names and len({*names}) < 4:
+        return None
+    left, top, right, bottom = (
+        number for _, number in sorted(zip(names or range(4), numbers, strict=True))
+    )
+    return Box(left, top, right, bottom, label)
+
+
 def _label(before: str, after: str) -> str:
     """The label of boxes, by the text in front of them and the text behind them."""
-    before = _TAG.sub("", before).rstrip(_OPENING + ",，")
+    whole = _TAG.sub("", before)
+    before = whole.rstrip(_OPENING + ",，")
     own = before.rpartition("{")[2]  # what is in the same object
-    if named := _NAMED.search(own) or _NAMED.search(_BRACE.split(after, maxsplit=1)[0]):
+    if named := _NAMED.search(whole, len(before) - len(own)) or _NAMED.search(
+        _BRACE.split(after, maxsplit=1)[0]
+    ):
         return _plain(_unquoted(named[1]))
     return _leading(own)
 

@@ -1,5 +1,6 @@
 """Boxes in answers."""
 
+import json
 import pickle
 
 import pytest
@@ -136,6 +137,51 @@ def test_only_what_is_tagged_counts() -> None:
     assert find_boxes(text, ["no box"]) == []
     assert find_boxes(text, ["[1,2,3,4]", "[0,0,1,1]"]) == [one, Box(0, 0, 1, 1)]  # not from there
     assert len(find_boxes(text, [""])) == len(find_boxes(text)) == 3
+
+
+CORNERS = '{{"{}": 1, "{}": 2, "{}": 3.5, "{}": 4}}'
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("x1", "y1", "x2", "y2"),
+        ("xmin", "ymin", "xmax", "ymax"),
+        ("x_min", "y_min", "x_max", "y_max"),
+        ("left", "top", "right", "bottom"),
+        ("Left", "Top", "Right", "Bottom"),
+    ],
+)
+def test_corners_with_names(keys: tuple[str, str, str, str]) -> None:
+    written = CORNERS.format(*keys)
+    assert find_boxes(written) == [Box(1, 2, 3.5, 4)]
+    assert find_boxes(f'[{{"label": "cat", "box": {written}}}]') == [Box(1, 2, 3.5, 4, "cat")]
+    assert find_boxes(str(json.loads(written) | {"label": "cat"})) == [Box(1, 2, 3.5, 4, "cat")]
+    assert find_boxes(str({"name": "cat", **json.loads(written)})) == [Box(1, 2, 3.5, 4, "cat")]
+    assert find_boxes(f'{{"cat": {written}, "dog": [5,6,7,8]}}') == [
+        Box(1, 2, 3.5, 4, "cat"),
+        Box(5, 6, 7, 8, "dog"),
+    ]
+    assert len(find_boxes(f"[{written}, {written}]")) == 2
+
+
+def test_corners_in_another_order() -> None:
+    text = "{'xmin': 1, 'xmax': 3, 'ymin': 2, 'ymax': 4}, top=2, left=1, bottom=4, right=3"
+    assert find_boxes(text) == [one, one]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": 1, "y": 2, "width": 3, "height": 4}',
+        '{"x1": 1, "y1": 2, "x2": 3}',
+        '{"x1": 1, "y1": 2, "xmax": 3, "x2": 4}',
+        '{"max1": 1, "may1": 2, "max2": 3, "may2": 4}',
+        "left: 1px, top: 2px, right: 3px, bottom: 4px",
+    ],
+)
+def test_names_of_no_corners(text: str) -> None:
+    assert find_boxes(text) == []
 
 
 def test_what_is_tagged_is_no_large_number() -> None:
