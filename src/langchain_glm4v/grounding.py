@@ -101,7 +101,8 @@ _LONGEST_LABEL = 100  # characters; what is longer is no label
 class Box:
     """A rectangle in a picture, in thousandths of the picture's sides.
 
-    It iterates over its four sides, so that `left, top, right, bottom = box`.
+    It iterates over its four sides, so that `left, top, right, bottom = box`. They are put in
+    order, because a model may write the corners the other way round.
 
     Attributes:
         left: Left edge, 0 to 1000.
@@ -116,6 +117,12 @@ class Box:
     right: float
     bottom: float
     label: str = ""
+
+    def __post_init__(self) -> None:
+        for low, high in (("left", "right"), ("top", "bottom")):
+            first, last = sorted((getattr(self, low), getattr(self, high)))
+            object.__setattr__(self, low, first)  # it is frozen
+            object.__setattr__(self, high, last)
 
     @classmethod
     def from_pixels(
@@ -160,9 +167,8 @@ class Box:
         )
 
     def clipped(self) -> "Box | None":
-        """The part that is in the picture, its sides put in order; None if there is none."""
-        left, right = sorted((self.left, self.right))
-        top, bottom = sorted((self.top, self.bottom))
+        """The part that is in the picture; None if there is none."""
+        left, top, right, bottom = self
         if right < 0 or bottom < 0 or left > SIDE or top > SIDE:
             return None
         return Box(max(left, 0), max(top, 0), min(right, SIDE), min(bottom, SIDE), self.label)
@@ -194,9 +200,9 @@ def find_boxes(text: str, tagged: Sequence[str] = ()) -> list[Box]:
             in them count.
 
     Returns:
-        Each four numbers that stand together, in order, as they are: outside the picture too. Their
-        labels are the values beside them of keys such as "label" and "name", or their own key, or
-        the words in front of them: `red circle [[10,20,30,40]]`.
+        Each four numbers that stand together, in order, also outside the picture. Their labels
+        are the values beside them of keys such as "label" and "name", or their own key, or the
+        words in front of them: `red circle [[10,20,30,40]]`.
     """
     if not any(tagged):
         return [box for _, box in _located(text)]
