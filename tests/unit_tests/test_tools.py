@@ -173,6 +173,10 @@ def test_a_part_of_a_video(serve: Serve, film: Path) -> None:
         ("at seconds 1 through 3, and second 0", [[1, 3], [0, 0]]),
         ("seconds 0, 1 to 2 and 3", [[0, 0], [1, 2], [3, 3]]),
         ("the boxes [2.0, 3.0]", []),
+        ("A dog at 0:02, [00:03] and 00:00:01.5.", [[2, 2], [3, 3], [1.5, 1.5]]),
+        ("0:00-0:02: light, (0:02 to 0:03): dark", [[0, 2], [2, 3]]),
+        ("second 0:02, seconds 0:01-0:03 and 0", [[2, 2], [1, 3], [0, 0]]),
+        ("the score is 1:2, the clock shows 10:30, the ratio 0:02:75:1", []),
     ],
 )
 def test_seconds_are_named_in_many_ways(
