@@ -393,6 +393,40 @@ def test_findings_that_cannot_be_combined_are_told(serve: Serve, folder: Path, r
     assert message.artifact["usage"]["total_tokens"] == 7 * 5
 
 
+def test_findings_are_told_where_the_server_fails_to_combine_them(
+    serve: Serve, folder: Path
+) -> None:
+    def say(body: Body) -> str:
+        if "notes" in text_of(body):
+            raise ConnectionError  # the server hangs up
+        return answer("It says so [page 1].")
+
+    path = write_pdf(folder / "two.pdf", 2)
+    tool = DocumentTool(
+        llm=serve(say).model(max_retries=0),
+        allowed_dirs=(folder,),
+        longest_side=112,
+        pages_at_once=1,
+    )
+    message = call(tool, document=str(path), question="What?")
+    assert message.status == "success"
+    first, *found = str(message.content).split("\n\n")
+    assert "No single answer was made of it: no answer from the server" in first
+    assert found[:2] == [f"Pages {page}:\nIt says so [page 1]." for page in (1, 2)]
+    assert len(message.artifact["findings"]) == 2
+    assert message.artifact["usage"]["total_tokens"] == 7 * 2
+
+
+def test_a_server_that_fails_over_the_pages_is_an_error(serve: Serve, folder: Path) -> None:
+    def say(_: Body) -> str:
+        raise ConnectionError
+
+    path = write_pdf(folder / "two.pdf", 2)
+    model = serve(say).model(max_retries=0)
+    tool = DocumentTool(llm=model, allowed_dirs=(folder,), longest_side=112, pages_at_once=1)
+    assert "no answer from the server" in failed(tool, document=str(path), question="What?")
+
+
 def test_pages_that_say_nothing(serve: Serve, folder: Path) -> None:
     server = serve(lambda _: answer("**NOTHING**"))
     path = write_pdf(folder / "two.pdf", 2)

@@ -36,8 +36,9 @@ Arguments = TypeVar("Arguments", bound=BaseModel)
 NOT_CUT = ("stop", "tool_calls", None)
 """Reasons to finish of a reply that is whole."""
 
-# What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
-_EXPECTED = (GLM4VError, openai.OpenAIError)
+EXPECTED = (GLM4VError, openai.OpenAIError)
+"""What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
+"""
 
 
 class Answer(TypedDict):
@@ -63,14 +64,17 @@ class Request:
     Attributes:
         content: Content blocks.
         folders: Directories in or below which local files may be read for it.
+        may_fail: Whether the steps go on without a reply, whatever the reason. Else they do so only
+            where its media cannot be sent.
     """
 
     content: Sequence[Mapping[str, Any]]
     folders: Sequence[Path] = ()
+    may_fail: bool = False
 
 
-Reply: TypeAlias = AIMessage | MediaError
-"""The reply to a request, or why its media cannot be sent."""
+Reply: TypeAlias = AIMessage | GLM4VError | openai.OpenAIError
+"""The reply to a request, or why there is none."""
 
 Result: TypeAlias = tuple[str, Any]
 """The text for the agent, and the artifact."""
@@ -200,8 +204,8 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
         """Around a call: expected errors as LangChain's, which become texts for the agent."""
         try:
             yield
-        except _EXPECTED as error:
-            raise ToolException(" ".join(str(error).split()) or type(error).__name__) from error
+        except EXPECTED as error:
+            raise ToolException(explanation(error)) from error
 
     def _too_long(self) -> ToolException:
         return ToolException(self._words.too_long.format(tool=self.name, seconds=self.timeout))
@@ -222,8 +226,8 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     def _ask(self, request: Request) -> Reply:
         try:
             return self.llm.invoke(_messages(request), allowed_dirs=request.folders)
-        except MediaError as error:
-            return error
+        except EXPECTED as error:
+            return _failed(request, error)
 
     async def _aanswers(self, requests: Sequence[Request]) -> list[Reply]:
         slots = asyncio.Semaphore(self.max_concurrency)
@@ -242,8 +246,8 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     async def _aask(self, request: Request) -> Reply:
         try:
             return await self.llm.ainvoke(_messages(request), allowed_dirs=request.folders)
-        except MediaError as error:
-            return error
+        except EXPECTED as error:
+            return _failed(request, error)
 
 
 @contextmanager
@@ -257,8 +261,21 @@ def _ended(steps: Steps) -> Iterator[Steps]:
             steps.close()
 
 
+def _failed(request: Request, error: GLM4VError | openai.OpenAIError) -> Reply:
+    """The reply that an error is; raises it if the steps do not go on."""
+    stopping.left()  # raises if the call was stopped, which such an error may come from
+    if request.may_fail or isinstance(error, MediaError):
+        return error
+    raise error
+
+
 def _messages(request: Request) -> list[HumanMessage]:
     return [HumanMessage([dict(block) for block in request.content])]
+
+
+def explanation(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def filled(template: str, **values: object) -> str:
@@ -291,8 +308,9 @@ def answer_of(reply: Reply, words: Words) -> Answer:
     Raises:
         MediaError: If its media could not be sent.
         ReplyError: If it has no answer.
+        Exception: Why else there is no reply, of `EXPECTED`.
     """
-    if isinstance(reply, MediaError):
+    if not isinstance(reply, AIMessage):
         raise reply
     reason = reply.response_metadata.get("finish_reason")
     text = str(reply.text).strip()

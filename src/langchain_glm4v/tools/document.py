@@ -20,11 +20,13 @@ from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers, Question
 from langchain_glm4v.tools.base import (
+    EXPECTED,
     Answer,
     Reply,
     Request,
     Steps,
     answer_of,
+    explanation,
     filled,
     text_block,
     told,
@@ -219,20 +221,19 @@ class DocumentTool(PagedTool[DocumentArguments]):
         if not self.combine:
             return _made(_listed(telling, words)), []
         combined: list[Answer] = []
-        try:
-            yield from self._combined(question, telling, room, combined)
-        except ReplyError as error:
-            why = words.not_combined.format(error=error)
+        error = yield from self._combined(question, telling, room, combined)
+        if error is not None:
+            why = words.not_combined.format(error=explanation(error))
             return _made(f"{why}\n\n{_listed(telling, words)}"), combined
         return combined[-1], combined
 
     def _combined(
         self, question: str, findings: Sequence[Finding], room: int, answers: list[Answer]
-    ) -> Generator[Sequence[Request], Sequence[Reply], None]:
+    ) -> Generator[Sequence[Request], Sequence[Reply], Exception | None]:
         """Add the answers to each request that combines findings, that to the question last.
 
-        Raises:
-            ReplyError: If one has no answer, such as one cut off in thought.
+        Returns:
+            Why a request has no answer, such as being cut off in thought; None if all have one.
         """
         # Two fit into a request, so that each round leaves about half as many.
         most = room // 2 - 1
@@ -240,13 +241,18 @@ class DocumentTool(PagedTool[DocumentArguments]):
         while True:
             packed = _packed(texts, room)
             replies = yield [
-                Request([text_block(filled(self.combine_prompt, findings=one, question=question))])
-                for one in packed
+                Request([text_block(asked)], may_fail=True)
+                for asked in (
+                    filled(self.combine_prompt, findings=one, question=question) for one in packed
+                )
             ]
-            found = [answer_of(reply, self._words) for reply in replies]
+            try:
+                found = [answer_of(reply, self._words) for reply in replies]
+            except EXPECTED as error:
+                return error
             answers += found
             if len(packed) == 1:
-                return
+                return None
             texts = [_clipped(told(answer, self._words), most) for answer in found]
 
 
