@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from vision_server import Body, Serve, serving, text_of
 
 from langchain_glm4v import (
+    ChatGLM4V,
     DocumentTool,
     GLM4VToolkit,
     ImageTool,
@@ -916,7 +917,7 @@ async def test_requests_are_traced_as_part_of_the_call(serve: Serve, folder: Pat
 
 def test_the_toolkit_has_each_tool_once(serve: Serve, folder: Path) -> None:
     model = serve(lambda _: "").model()
-    tools = GLM4VToolkit(llm=model, allowed_dirs=[folder], timeout=9).get_tools()  # type: ignore[arg-type]
+    tools = GLM4VToolkit(llm=model, allowed_dirs=[str(folder)], timeout=9).get_tools()
     assert [tool.name for tool in tools] == [
         "look_at_images",
         "watch_video",
@@ -928,6 +929,35 @@ def test_the_toolkit_has_each_tool_once(serve: Serve, folder: Path) -> None:
         assert isinstance(tool, VisionTool)
         assert (tool.llm, tool.allowed_dirs, tool.timeout) == (model, (folder,), 9)
         assert len(tool.description) > 80
+
+
+class Place:  # a path that is no `Path`
+    def __fspath__(self) -> str:
+        return "/srv/files"
+
+
+def test_directories_are_written_as_is_usual(serve: Serve) -> None:
+    """Type checkers read this test too."""
+    model = serve(lambda _: "").model(allow_hosts=["files.example"], allowed_dirs=["/srv/files"])
+    given = ChatGLM4V(model="glm", allow_hosts=["files.example"], allowed_dirs=["/srv/files"])
+    assert given.allowed_dirs == model.allowed_dirs == (Path("/srv/files"),)
+    assert given.allow_hosts == ("files.example",)
+    one, two, three = ["/srv/files"], (Path("/srv/files"),), [Place()]
+    for holder in (
+        ImageTool(llm=model, allowed_dirs=one),
+        VideoTool(llm=model, allowed_dirs=two),
+        DocumentTool(llm=model, allowed_dirs=three),
+        LocateTool(llm=model, allowed_dirs=["/srv/files"]),
+        ReadTool(llm=model, allowed_dirs=one),
+        GLM4VToolkit(llm=model, allowed_dirs=three),
+    ):
+        assert holder.allowed_dirs == (Path("/srv/files"),)
+    for wrong in ("/srv/files", [""], [3]):
+        given_wrong: Any = wrong
+        with pytest.raises(ValidationError):
+            ImageTool(llm=model, allowed_dirs=given_wrong)
+        with pytest.raises(ValidationError):
+            ChatGLM4V(model="glm", allowed_dirs=given_wrong)
 
 
 @pytest.mark.parametrize("pages", [1, 3])

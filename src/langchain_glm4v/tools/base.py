@@ -7,13 +7,13 @@ at once, and is sent the replies. So sync and async calls share all but the aski
 """
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 import openai
@@ -23,12 +23,12 @@ from langchain_core.tools import ArgsSchema, BaseTool, ToolException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from langchain_glm4v.abilities import arun, run
+from langchain_glm4v.allowed import AllowedDirs
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError
 from langchain_glm4v.media import stopping
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import described
-from langchain_glm4v.tools.sources import AllowedDirs
 from langchain_glm4v.tools.texts import WORDS, Language, ToolTexts, Words
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
@@ -69,7 +69,7 @@ class Request:
     """
 
     content: Sequence[Mapping[str, Any]]
-    folders: Sequence[Path] = ()
+    folders: Sequence[str | os.PathLike[str]] = ()
     may_fail: bool = False
 
 

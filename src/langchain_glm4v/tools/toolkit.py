@@ -3,12 +3,12 @@
 from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import Field
 
+from langchain_glm4v.allowed import AllowedDirs
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.tools.document import DocumentTool
 from langchain_glm4v.tools.image import ImageTool
 from langchain_glm4v.tools.locate import LocateTool
 from langchain_glm4v.tools.read import ReadTool
-from langchain_glm4v.tools.sources import AllowedDirs
 from langchain_glm4v.tools.texts import Language
 from langchain_glm4v.tools.video import VideoTool
 
