@@ -412,7 +412,7 @@ def test_findings_are_told_where_the_server_fails_to_combine_them(
     message = call(tool, document=str(path), question="What?")
     assert message.status == "success"
     first, *found = str(message.content).split("\n\n")
-    assert "No single answer was made of it: no answer from the server" in first
+    assert "No single answer was made of it: the model that sees cannot be reached" in first
     assert found[:2] == [f"Pages {page}:\nIt says so [page 1]." for page in (1, 2)]
     assert len(message.artifact["findings"]) == 2
     assert message.artifact["usage"]["total_tokens"] == 7 * 2
@@ -425,7 +425,9 @@ def test_a_server_that_fails_over_the_pages_is_an_error(serve: Serve, folder: Pa
     path = write_pdf(folder / "two.pdf", 2)
     model = serve(say).model(max_retries=0)
     tool = DocumentTool(llm=model, allowed_dirs=(folder,), longest_side=112, pages_at_once=1)
-    assert "no answer from the server" in failed(tool, document=str(path), question="What?")
+    assert "the model that sees cannot be reached" in failed(
+        tool, document=str(path), question="What?"
+    )
 
 
 def test_pages_that_say_nothing(serve: Serve, folder: Path) -> None:
@@ -490,7 +492,7 @@ def test_documents_that_cannot_be_asked_about(serve: Serve, folder: Path) -> Non
             r"has 10000 pages to be sent, and \d+ can be sent at once: choose some",
             failed(tool, **{name: str(many)}, **more),
         )
-        assert "needs a password: pass password=" in failed(tool, **{name: str(locked)}, **more)
+        assert "needs a password: give its password" in failed(tool, **{name: str(locked)}, **more)
         opened = call(tool, **{name: str(locked)}, password="open", **more)
         assert "Text." in str(opened.content)
         assert "notes.txt" in failed(tool, **{name: str(text)}, **more)
@@ -624,12 +626,15 @@ def test_answers_that_are_cut_off(serve: Serve, folder: Path) -> None:
     assert "thought and was cut off (length)" in failed(tool, images=[str(folder / "red.png")])
 
 
-def test_errors_of_the_server_are_texts(vllm: Any, folder: Path) -> None:
+def test_errors_of_the_server_are_texts(
+    vllm: Any, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     picture = str(folder / "red.png")
     with serving(vllm, lambda _: answer("Red.")) as server:
         tool = ImageTool(llm=server.model(max_retries=0), allowed_dirs=(folder,))
     for told in (tool.invoke({"images": [picture]}), asyncio.run(tool.ainvoke(picture))):
-        assert told.startswith("no answer from the server at http://127.0.0.1")
+        assert told.startswith("the model that sees cannot be reached, or failed: try again once")
+    assert "no answer from the server at http://127.0.0.1" in caplog.text
     with serving(vllm, lambda _: answer("Red.")) as other:
         long = ImageTool(llm=other.model(), allowed_dirs=(folder,))
         assert "takes 8192 with the answer" in failed(
@@ -883,7 +888,7 @@ def test_the_first_error_of_the_server_ends_a_call(serve: Serve, folder: Path) -
     server = serve(lambda _: {"message": 7, "finish_reason": "stop"})
     path = write_pdf(folder / "many.pdf", 30)
     tool = ReadTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
-    assert "chat.completion" in failed(tool, source=str(path))
+    assert "the model that sees cannot be reached" in failed(tool, source=str(path))
     assert len(server.bodies) < 30
 
 
@@ -989,7 +994,7 @@ def test_failed_request_ends_its_siblings(serve: Serve, folder: Path) -> None:
     path = write_pdf(folder / "long.pdf", 3)
     model = vision.model(max_retries=0)
     tool = ReadTool(llm=model, allowed_dirs=(folder,), handle_tool_error=False)
-    with pytest.raises(ToolException, match="no answer from the server"):
+    with pytest.raises(ToolException, match="the model that sees cannot be reached"):
         tool.invoke({"source": str(path)})
     assert vision.wait_for(lambda: vision.hung_up == 2)
 
@@ -999,3 +1004,63 @@ def test_empty_directory_is_not_the_working_one(serve: Serve) -> None:
     for made in (GLM4VToolkit, ReadTool):
         with pytest.raises(ValidationError, match="working directory"):
             made.model_validate({"llm": llm, "allowed_dirs": [""]})
+
+
+# What an agent cannot do: set options of the program and of the server, or install something.
+FOR_PROGRAMMERS = re.compile(
+    r"max_images|max_pages|max_tokens|allowed_dirs|allow_hosts|base_url|api_key|GLM4V|--|pip |apt"
+)
+
+
+def test_errors_tell_agents_what_they_can_do(
+    serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def say(_: Body) -> str:
+        raise ConnectionError
+
+    picture = str(folder / "red.png")
+    model = serve(say).model(max_retries=0, max_images=2)
+    tools = {tool.name: tool for tool in GLM4VToolkit(llm=model, allowed_dirs=[folder]).get_tools()}
+    Image.new("RGB", (99, 99)).save(
+        folder / "fax.tiff", save_all=True, append_images=[Image.new("RGB", (99, 99))] * 2
+    )
+    long = write_pdf(folder / "long.pdf", 201)
+    cases: list[tuple[str, dict[str, Any], str, str]] = [
+        (
+            "look_at_images",
+            {"images": [picture] * 3},
+            "2 can be sent: ask about fewer at once",
+            "raise max_images",
+        ),
+        (
+            "look_at_images",
+            {"images": [str(folder / "fax.tiff")]},
+            "2 can be sent at once: save those you want as files of their own",
+            "raise the limit (max_images)",
+        ),
+        (
+            "look_at_images",
+            {"images": [str(folder.parent / "private" / "red.png")]},
+            "give a path in one of them",
+            "name its directory in allowed_dirs",
+        ),
+        (
+            "look_at_images",
+            {"images": ["http://127.0.0.1/red.png"]},
+            "give a public URL",
+            "name it in allow_hosts",
+        ),
+        (
+            "ask_document",
+            {"document": str(long), "question": "?"},
+            'choose some, as in pages="1-10"',
+            "raise max_pages",
+        ),
+        ("locate_in_image", {"image": picture, "target": "it"}, "try again once", "base_url"),
+    ]
+    for name, arguments, told, logged in cases:
+        caplog.clear()
+        said = failed(tools[name], **arguments)
+        assert told in said
+        assert not FOR_PROGRAMMERS.search(said)
+        assert logged in caplog.text

@@ -7,6 +7,7 @@ at once, and is sent the replies. So sync and async calls share all but the aski
 """
 
 import asyncio
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from langchain_glm4v.abilities import arun, run
 from langchain_glm4v.allowed import AllowedDirs
 from langchain_glm4v.chat_models import ChatGLM4V
-from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError
+from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError, ServerError
 from langchain_glm4v.media import stopping
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import described
@@ -33,12 +34,23 @@ from langchain_glm4v.tools.texts import WORDS, Language, ToolTexts, Words
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
+_logger = logging.getLogger(__name__)
+
 NOT_CUT = ("stop", "tool_calls", None)
 """Reasons to finish of a reply that is whole."""
 
 EXPECTED = (GLM4VError, openai.OpenAIError)
 """What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
 """
+
+# What agents are told of errors of the server: by the first kind that fits, words of `Words`.
+_SERVER_FAULTS: Mapping[type[Exception], str] = {
+    openai.APITimeoutError: "server_slow",
+    openai.RateLimitError: "server_busy",
+    openai.BadRequestError: "server_refuses",
+    openai.UnprocessableEntityError: "server_refuses",
+    Exception: "server_fails",
+}
 
 
 class Answer(TypedDict):
@@ -102,7 +114,7 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     `ChatGLM4V` does: from public addresses, and from the model's own `allow_hosts`.
 
     All that a tool says to agents and to the model is in its `language`, but for its name, those of
-    its arguments, and errors of what lies below it (files, network, server), which are in English.
+    its arguments, and errors of what lies below it (files, network), which are in English.
     A text that is given as a field, or by a subclass, stays as it is.
     """
 
@@ -205,7 +217,7 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
         try:
             yield
         except EXPECTED as error:
-            raise ToolException(explanation(error)) from error
+            raise ToolException(explanation(error, self._words)) from error
 
     def _too_long(self) -> ToolException:
         return ToolException(self._words.too_long.format(tool=self.name, seconds=self.timeout))
@@ -273,9 +285,21 @@ def _messages(request: Request) -> list[HumanMessage]:
     return [HumanMessage([dict(block) for block in request.content])]
 
 
-def explanation(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+class NoAnswerError(ReplyError):
+    """A reply says nothing; the text is for agents."""
+
+
+def explanation(error: Exception, words: Words) -> str:
+    """What an error says to an agent, in one line; what only programmers can do is logged."""
+    is_own = isinstance(error, GLM4VError) and not isinstance(error, ServerError)
+    if is_own or isinstance(error, NoAnswerError):
+        told = str(error.args[0]) if error.args else ""
+    else:
+        kinds = (kind for kind in _SERVER_FAULTS if isinstance(error, kind))
+        told = getattr(words, _SERVER_FAULTS[next(kinds)])
+    if told != str(error):
+        _logger.warning("%s", error)
+    return " ".join(told.split()) or type(error).__name__
 
 
 def filled(template: str, **values: object) -> str:
@@ -307,7 +331,7 @@ def answer_of(reply: Reply, words: Words) -> Answer:
 
     Raises:
         MediaError: If its media could not be sent.
-        ReplyError: If it has no answer.
+        NoAnswerError: If it has no answer.
         Exception: Why else there is no reply, of `EXPECTED`.
     """
     if not isinstance(reply, AIMessage):
@@ -316,7 +340,7 @@ def answer_of(reply: Reply, words: Words) -> Answer:
     text = str(reply.text).strip()
     if not text and not reply.additional_kwargs.get("boxes"):
         what = words.no_answer if reason in NOT_CUT else words.cut_in_thought
-        raise ReplyError(what.format(reason=reason))
+        raise NoAnswerError(what.format(reason=reason))
     return Answer(
         answer=text,
         reasoning=str(reply.additional_kwargs.get("reasoning_content", "")),

@@ -223,7 +223,7 @@ class DocumentTool(PagedTool[DocumentArguments]):
         combined: list[Answer] = []
         error = yield from self._combined(question, telling, room, combined)
         if error is not None:
-            why = words.not_combined.format(error=explanation(error))
+            why = words.not_combined.format(error=explanation(error, words))
             return _made(f"{why}\n\n{_listed(telling, words)}"), combined
         return combined[-1], combined
 
@@ -272,7 +272,7 @@ def _found(
         except (MediaError, ReplyError) as error:
             if len(groups) == 1:
                 raise
-            findings.append(_finding(group, error=str(error)))
+            findings.append(_finding(group, error=explanation(error, words)))
         else:
             findings.append(_finding(group, answer, told(answer, words)))
             answers.append(answer)

@@ -19,6 +19,7 @@ from langchain_glm4v.tools.base import (
     Result,
     Steps,
     answer_of,
+    explanation,
     filled,
     text_block,
     usage_of,
@@ -129,7 +130,8 @@ class ReadTool(PagedTool[ReadArguments]):
             except (MediaError, ReplyError) as error:
                 if len(pages) == 1:
                     raise
-                found.append(PageText(page=page, text="", finish_reason="", error=str(error)))
+                why = explanation(error, self._words)
+                found.append(PageText(page=page, text="", finish_reason="", error=why))
             else:
                 answers.append(answer)
                 found.append(

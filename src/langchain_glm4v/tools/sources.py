@@ -64,8 +64,8 @@ def at_hand(found: Source, kind: str, *, allow_hosts: Collection[str]) -> Iterat
         try:
             yield Here(found.given, path, [path.parent])
         except MediaError as error:
-            told = str(error).replace(repr(str(path)), shown(found.given))
-            raise type(error)(told) from error
+            told = str(error.args[0]).replace(repr(str(path)), shown(found.given))
+            raise type(error)(told, setting=error.setting) from error
 
 
 def source(named: str, allowed_dirs: Sequence[str | os.PathLike[str]], words: Words) -> Source:

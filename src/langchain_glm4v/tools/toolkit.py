@@ -31,7 +31,7 @@ class GLM4VToolkit(BaseToolkit):
 
     language: Language = "en"
     """Language of descriptions, prompts and of what the tools write: English ("en") or Chinese
-    ("zh"). Errors of what lies below the tools (files, network, server) are in English."""
+    ("zh"). Errors of what lies below the tools (files, network) are in English."""
 
     timeout: float | None = Field(default=None, gt=0)
     """Seconds that a call of a tool may take. Default: no limit but those of the model's own
