@@ -349,6 +349,26 @@ def answer_of(reply: Reply, words: Words) -> Answer:
     )
 
 
+def answers_of(replies: Sequence[Reply], words: Words) -> list[Answer | str]:
+    """What each reply says of its pages, or why it says nothing.
+
+    Raises:
+        MediaError: If none says anything.
+        Exception: As `answer_of`, if it is the only one.
+    """
+    if len(replies) == 1:
+        return [answer_of(replies[0], words)]
+    found: list[Answer | str] = []
+    for reply in replies:
+        try:
+            found.append(answer_of(reply, words))
+        except (MediaError, ReplyError) as error:
+            found.append(explanation(error, words))
+    if all(isinstance(one, str) for one in found):
+        raise MediaError(words.all_unread.format(error=found[0]))
+    return found
+
+
 def told(answer: Answer, words: Words) -> str:
     """The answer for the agent; one that was cut off says so."""
     return answer["answer"] + ("" if answer["finish_reason"] in NOT_CUT else words.cut_off)

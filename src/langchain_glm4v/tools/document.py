@@ -15,7 +15,6 @@ from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
 
 from langchain_glm4v import profiles
-from langchain_glm4v.errors import MediaError, ReplyError
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers, Question
@@ -26,6 +25,7 @@ from langchain_glm4v.tools.base import (
     Request,
     Steps,
     answer_of,
+    answers_of,
     explanation,
     filled,
     text_block,
@@ -153,7 +153,14 @@ class DocumentTool(PagedTool[DocumentArguments]):
                 Request(self._content(pages, group, prompt, arguments.question), here.folders)
                 for group in groups
             ]
-        findings, answers = _found(groups, replies, self._words)
+        said = answers_of(replies, self._words)
+        answers = [one for one in said if not isinstance(one, str)]
+        findings = [
+            _finding(group, error=one)
+            if isinstance(one, str)
+            else _finding(group, one, told(one, self._words))
+            for group, one in zip(groups, said, strict=True)
+        ]
         final, more = yield from self._final(arguments.question, findings, answers, room)
         read = sorted(pages.wanted)
         noted = {page for finding in findings for page in finding["cited"]}
@@ -254,31 +261,6 @@ class DocumentTool(PagedTool[DocumentArguments]):
             if len(packed) == 1:
                 return None
             texts = [_clipped(told(answer, self._words), most) for answer in found]
-
-
-def _found(
-    groups: Sequence[list[int]], replies: Sequence[Reply], words: Words
-) -> tuple[list[Finding], list[Answer]]:
-    """What each group says, and the answers of those that could be read.
-
-    Raises:
-        MediaError: If none could.
-    """
-    findings = []
-    answers = []
-    for group, reply in zip(groups, replies, strict=True):
-        try:
-            answer = answer_of(reply, words)
-        except (MediaError, ReplyError) as error:
-            if len(groups) == 1:
-                raise
-            findings.append(_finding(group, error=explanation(error, words)))
-        else:
-            findings.append(_finding(group, answer, told(answer, words)))
-            answers.append(answer)
-    if not answers:
-        raise MediaError(words.all_unread.format(error=findings[0]["error"]))
-    return findings, answers
 
 
 def _made(text: str) -> Answer:
