@@ -52,6 +52,7 @@ from langchain_glm4v.abilities import (
     look_up,
     run,
 )
+from langchain_glm4v.allowed import AllowedDirs, AllowedHosts
 from langchain_glm4v.call_errors import ServerUnreachableError
 from langchain_glm4v.calls import RunningStream, both, first, second
 from langchain_glm4v.clients import (
@@ -209,11 +210,11 @@ class ChatGLM4V(BaseChatOpenAI):
     max_images: int = Field(default=32, ge=1)
     """Pictures in a request, at most; those of the oldest turns are left out. Also per call."""
 
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: AllowedHosts = ()
     """Hosts that pictures and PDFs may be fetched from though their addresses are not public, such
     as a file server of the intranet: names, addresses or networks. Also per call."""
 
-    allowed_dirs: tuple[str | os.PathLike[str], ...] | None = None
+    allowed_dirs: AllowedDirs | None = None
     """Directories in or below which local files must lie, to be read. None: anywhere for human and
     system messages, nowhere for those of tools and models, whose words may be a stranger's. Also
     per call."""

@@ -518,8 +518,8 @@ def _raise_explained(refusal: openai.APIStatusError, base_url: str) -> None:
     said = f" ({words[:_QUOTED]})" if words else ""
     message = f"the server at {base_url} answered {status}{said}"
     if status == 400 and any(phrase in words for phrase in _TOO_LONG):
-        message += ": shorten the conversation, or ask for less with max_tokens"
-        raise ContextLengthError(message) from refusal
+        message += ": shorten the conversation"
+        raise ContextLengthError(message, setting="ask for less with max_tokens") from refusal
     if remedy := _REMEDIES.get(min(status, 500)):
         message += f": {remedy.format(base_url=base_url.rstrip('/'))}"
     try:

@@ -33,9 +33,9 @@ def prune_images(wire: Sequence[Turn], keep: int) -> list[Turn]:
     asked = sum(map(count_images, ended[replied + 1 :]))
     if asked > keep:
         raise TooManyImagesError(
-            f"the last turn has {asked} pictures, and max_images is {keep}: ask about fewer at "
-            "once, or raise max_images and the server's limit (GLM4VServer(images_per_prompt=…), "
-            "vllm serve --limit-mm-per-prompt)"
+            f"the last turn has {asked} pictures, and {keep} can be sent: ask about fewer at once",
+            setting="raise max_images and the server's limit (GLM4VServer(images_per_prompt=…), "
+            "vllm serve --limit-mm-per-prompt)",
         )
     excess = sum(map(count_images, wire)) - keep
     pruned = []

@@ -31,7 +31,26 @@ second to import, and the processes that decode media need none of it.
 
 
 class GLM4VError(Exception):
-    """Base of every error raised by this package."""
+    """Base of every error raised by this package.
+
+    Args:
+        *args: The message: what happened, and what whoever asked can do.
+        setting: What whoever writes the program can do besides, such as raising a limit: not for
+            agents, who cannot. Default: nothing.
+
+    Attributes:
+        setting: As given; a part of the error's text.
+    """
+
+    setting = ""
+
+    def __init__(self, *args: object, setting: str = "") -> None:
+        super().__init__(*args)
+        if setting:
+            self.setting = setting
+
+    def __str__(self) -> str:
+        return ", or ".join(filter(None, (super().__str__(), self.setting)))
 
 
 class ServerError(GLM4VError):

@@ -2,8 +2,8 @@
 
 The model writes a box as four numbers, in brackets of any kind, as it likes: `[[1,2,3,4]]`,
 `red circle (1, 2, 3, 4)`, `[{"label": "red circle", "bbox_2d": [1, 2, 3, 4]}]`, a Python dict, the
-argument of a call. So what makes a box here is four numbers with commas between them, and its label
-is looked for in the text around it.
+argument of a call. So what makes a box here is four numbers with commas between them, each of which
+may have the name of a side (`"x1": 1` …), and its label is looked for in the text around it.
 """
 
 import bisect
@@ -36,8 +36,35 @@ LABEL_PROMPT = (
 """Asks where several things are, and which is which: "the red circle, the blue square"."""
 
 _NUMBER = r"-?\d{1,9}+(?:\.\d++)?"
-# Begins at the begin of a number only, so that no text takes long.
-_FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*+[,，]\s*+{_NUMBER}){{3}}(?!\d)")
+_NUMBERS = re.compile(_NUMBER)
+# Names of sides, and which of the four they are. Not x0 and y0, beside which x1 is another one.
+_SIDES = {
+    name: side
+    for side, names in enumerate(
+        (
+            ("x1", "xmin", "left"),
+            ("y1", "ymin", "top"),
+            ("x2", "xmax", "right"),
+            ("y2", "ymax", "bottom"),
+        )
+    )
+    for name in names
+}
+_KEY = r"[\"']?(?<!\w)([xy]_?(?:[12]|min|max)|left|top|right|bottom)[\"']?\s*+[:=：]\s*+"
+_KEYS = re.compile(_KEY, re.IGNORECASE)
+_COMMA = r"\s*+[,，]\s*+"
+# Begins at the begin of a number or a key only, so that no text takes long.
+_FOUR = re.compile(
+    rf"(?<![\d.]){_NUMBER}(?:{_COMMA}{_NUMBER}){{3}}(?!\d)"
+    rf"|{_KEY}{_NUMBER}(?:{_COMMA}{_KEY}{_NUMBER}){{3}}(?!\w)",
+    re.IGNORECASE,
+)
+# One number, as "1,234,567,890.12", unless it is opened as a box is.
+_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3}){3,}+(?![\d,]*+\d)")
+_OPENED = re.compile(
+    r"(?:[\[({<（【]|(?:box|坐标)\w*+(?:\|?>|[\"']?\s*+[=:：]\s*+[\"']?))\s*+\Z", re.IGNORECASE
+)
+_OPENING_LENGTH = 40  # characters that are looked at for it
 _TAG = re.compile(r"</?\|\w++\|>")  # of boxes
 # What stands between boxes that share one label.
 _JOINT = re.compile(rf"(?:{_TAG.pattern}|[\s\[\](){{}}<>,;，；、（）【】])*+")
@@ -74,7 +101,8 @@ _LONGEST_LABEL = 100  # characters; what is longer is no label
 class Box:
     """A rectangle in a picture, in thousandths of the picture's sides.
 
-    It iterates over its four sides, so that `left, top, right, bottom = box`.
+    It iterates over its four sides, so that `left, top, right, bottom = box`. They are put in
+    order, because a model may write the corners the other way round.
 
     Attributes:
         left: Left edge, 0 to 1000.
@@ -89,6 +117,12 @@ class Box:
     right: float
     bottom: float
     label: str = ""
+
+    def __post_init__(self) -> None:
+        for low, high in (("left", "right"), ("top", "bottom")):
+            first, last = sorted((getattr(self, low), getattr(self, high)))
+            object.__setattr__(self, low, first)  # it is frozen
+            object.__setattr__(self, high, last)
 
     @classmethod
     def from_pixels(
@@ -133,9 +167,8 @@ class Box:
         )
 
     def clipped(self) -> "Box | None":
-        """The part that is in the picture, its sides put in order; None if there is none."""
-        left, right = sorted((self.left, self.right))
-        top, bottom = sorted((self.top, self.bottom))
+        """The part that is in the picture; None if there is none."""
+        left, top, right, bottom = self
         if right < 0 or bottom < 0 or left > SIDE or top > SIDE:
             return None
         return Box(max(left, 0), max(top, 0), min(right, SIDE), min(bottom, SIDE), self.label)
@@ -167,18 +200,17 @@ def find_boxes(text: str, tagged: Sequence[str] = ()) -> list[Box]:
             in them count.
 
     Returns:
-        Each four numbers that stand together, in order, as they are: outside the picture too. Their
-        labels are the values beside them of keys such as "label" and "name", or their own key, or
-        the words in front of them: `red circle [[10,20,30,40]]`.
+        Each four numbers that stand together, in order, also outside the picture. Their labels
+        are the values beside them of keys such as "label" and "name", or their own key, or the
+        words in front of them: `red circle [[10,20,30,40]]`.
     """
-    located = list(_located(text))
     if not any(tagged):
-        return [box for _, box in located]
+        return [box for _, box in _located(text)]
     if (spans := _spans(text, tagged)) is None:
         return find_boxes("\n".join(tagged))
     begins = [begin for begin, _ in spans]
     found = []
-    for at, box in located:
+    for at, box in _located(text, begins):
         span = bisect.bisect(begins, at) - 1
         if span >= 0 and at < spans[span][1]:
             found.append(box)
@@ -198,28 +230,59 @@ def _spans(text: str, parts: Sequence[str]) -> list[tuple[int, int]] | None:
     return spans
 
 
-def _located(text: str) -> Iterator[tuple[int, Box]]:
-    """The boxes of a text, and where their numbers begin."""
+def _located(text: str, begins: Sequence[int] = ()) -> Iterator[tuple[int, Box]]:
+    """The boxes of a text, and where their numbers begin; `begins` are those of tagged parts."""
     runs: list[list[re.Match[str]]] = []  # those that share a label
-    for found in _FOUR.finditer(text):
+    for found in _fours(text, begins):
         if runs and _JOINT.fullmatch(text, runs[-1][-1].end(), found.start()):
             runs[-1].append(found)
         else:
             runs.append([found])
     ends = [0, *(run[-1].end() for run in runs)]
-    begins = [*(run[0].start() for run in runs[1:]), len(text)]
-    for run, before, after in zip(runs, ends, begins, strict=False):
+    nexts = [*(run[0].start() for run in runs[1:]), len(text)]
+    for run, before, after in zip(runs, ends, nexts, strict=False):
         label = _label(text[before : run[0].start()], text[run[-1].end() : after])
         for found in run:
-            left, top, right, bottom = map(float, found[0].replace("，", ",").split(","))
-            yield found.start(), Box(left, top, right, bottom, label)
+            if box := _box(found[0], label):
+                yield found.start(), box
+
+
+def _fours(text: str, begins: Sequence[int]) -> Iterator[re.Match[str]]:
+    """Four numbers that stand together, and are not one large number."""
+    opened = frozenset(begins)
+    end = 0
+    for found in _FOUR.finditer(text):
+        at = found.start()
+        if at < end:
+            continue
+        number = _THOUSANDS.match(text, at)
+        before = text[max(0, at - _OPENING_LENGTH) : at]
+        if number and at not in opened and not _OPENED.search(before):
+            end = number.end()
+        else:
+            yield found
+
+
+def _box(written: str, label: str) -> Box | None:
+    """The box of four numbers; None if they have names that are not those of the four sides."""
+    names = [_SIDES[name.lower().replace("_", "")] for name in _KEYS.findall(written)]
+    numbers = map(float, _NUMBERS.findall(_KEYS.sub("", written)))
+    if names and len({*names}) < 4:
+        return None
+    left, top, right, bottom = (
+        number for _, number in sorted(zip(names or range(4), numbers, strict=True))
+    )
+    return Box(left, top, right, bottom, label)
 
 
 def _label(before: str, after: str) -> str:
     """The label of boxes, by the text in front of them and the text behind them."""
-    before = _TAG.sub("", before).rstrip(_OPENING + ",，")
+    whole = _TAG.sub("", before)
+    before = whole.rstrip(_OPENING + ",，")
     own = before.rpartition("{")[2]  # what is in the same object
-    if named := _NAMED.search(own) or _NAMED.search(_BRACE.split(after, maxsplit=1)[0]):
+    if named := _NAMED.search(whole, len(before) - len(own)) or _NAMED.search(
+        _BRACE.split(after, maxsplit=1)[0]
+    ):
         return _plain(_unquoted(named[1]))
     return _leading(own)
 

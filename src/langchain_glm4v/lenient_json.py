@@ -8,7 +8,11 @@ from typing import Any
 from langchain_glm4v.tool_protocol import unfenced
 
 _MARK = re.compile(r'["\\{}\[\],]')
-_HALF_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{0,3})?")
+_HALF_NUMBER = re.compile(r"(?<=\d)(?:\.|[eE][+-]?)\Z")
+# Also the first of two escapes that make one character.
+_HALF_ESCAPE = re.compile(
+    r"\\(u[0-9a-fA-F]{0,3})?|\\u[dD][89abAB][0-9a-fA-F]{2}(\\(u[0-9a-fA-F]{0,3})?)?"
+)
 # Escapes outside strings too, so that no text takes long.
 _PYTHON = re.compile(
     r"'((?:[^'\\]|\\.)*+)'|\"(?:[^\"\\]|\\.)*+\"|\\.|\b(?:True|False|None)\b", re.DOTALL
@@ -56,6 +60,8 @@ def _as_in_json(found: re.Match[str]) -> str:
 def partial_json(text: str) -> Any:
     """Read JSON that is not whole yet: what is open is closed, what is half told is left out.
 
+    As a text grows, all that was told of it stays, but that a number may get more digits.
+
     Linear, unlike LangChain's own, which takes minutes for some long answers.
 
     Raises:
@@ -64,7 +70,7 @@ def partial_json(text: str) -> Any:
     """
     closers: list[str] = []
     settled = 0  # up to here it is whole, but for the brackets to be closed
-    escape = len(text)  # where the last escape of a string begins
+    former = escape = len(text)  # where the last two escapes of strings begin
     in_string = False
     for mark in _MARK.finditer(text):
         at = mark.start()
@@ -72,7 +78,7 @@ def partial_json(text: str) -> Any:
             continue
         match mark[0]:
             case "\\":
-                escape = at
+                former, escape = escape, at
             case '"':
                 in_string = not in_string
             case _ if in_string:
@@ -87,9 +93,11 @@ def partial_json(text: str) -> Any:
                     raise ValueError(f"{closed} closes nothing")
                 settled = at + 1
     end = "".join(reversed(closers))
-    told = text
     if in_string:
-        told = (text[:escape] if _HALF_ESCAPE.fullmatch(text, escape) else text) + '"'
+        halves = (at for at in (former, escape) if _HALF_ESCAPE.fullmatch(text, at))
+        told = text[: next(halves, len(text))] + '"'
+    else:
+        told = text[:-3] + _HALF_NUMBER.sub("", text[-3:])
     try:
         return json.loads(told + end, strict=False)
     except ValueError:

@@ -10,6 +10,7 @@ cut off from one that is wrong. Of a stream, they give what can be told of the u
 again and again.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -28,6 +29,7 @@ from pydantic import Field
 
 from langchain_glm4v import lenient_json
 from langchain_glm4v.content_blocks import PROVIDER
+from langchain_glm4v.endings import Cut, cut_of
 from langchain_glm4v.grounding import Box, find_boxes
 from langchain_glm4v.reasoning import Kind, Piece, Splitter
 from langchain_glm4v.tool_protocol import BOXES, format_prompt, unfenced
@@ -35,11 +37,13 @@ from langchain_glm4v.tool_protocol import BOXES, format_prompt, unfenced
 Chunk: TypeAlias = str | BaseMessage
 """A whole output, or a part of one, of whatever client."""
 
-_CUT = {
+_CUT: Mapping[Cut | None, str] = {
     "length": "max_tokens cut it off: allow more, or set a thinking_budget",
     "repetition": "it repeated itself endlessly and was cut off: ask again, or in other words",
 }
 _STILL_THINKING = "it ends amid the thinking: allow more max_tokens, or set a thinking_budget"
+# An answer of boxes alone, maybe in a fence.
+_BOXES_ALONE = re.compile(r"\s*+(?:```\w*+\s*+)?[\[({（【]")
 # A partial answer is read again only when it has grown by this share, which keeps the whole linear.
 _GROWTH = 1.02
 
@@ -190,7 +194,9 @@ class AnswerParser(BaseCumulativeTransformOutputParser[Any]):
 class BoxOutputParser(AnswerParser):
     """Reads the boxes of an answer, with the labels that it has for them.
 
-    Only those in box tags, if there are any. A stream gives those that are whole, more and more.
+    Only those in box tags, if there are any. A stream of an answer that begins with a box gives
+    those that are whole, more and more; one that begins with words gives them at its end, because
+    words may lead to box tags.
 
     Attributes:
         size: Width and height of a picture: then the boxes come as tuples of its pixels (left, top,
@@ -217,7 +223,9 @@ class BoxOutputParser(AnswerParser):
         return self._scaled(boxes)
 
     def read_partial(self, text: str) -> list[Any] | None:
-        """Find the boxes whose last number has ended."""
+        """Find the boxes whose last number has ended, where it is clear that they count."""
+        if not _BOXES_ALONE.match(text):
+            return None
         return self._scaled(find_boxes(text.rstrip(".0123456789"))) or None
 
     def _scaled(self, boxes: list[Box]) -> list[Any]:
@@ -335,7 +343,7 @@ def read_output(generation: Generation) -> Output:
     message = generation.message if isinstance(generation, ChatGeneration) else None
     reader = _Reader()
     reader.feed(generation.text if message is None else message)
-    reader.flush(str((generation.generation_info or {}).get("finish_reason") or ""))
+    reader.flush(cut_of(generation.generation_info or {}))
     return reader.output(message)
 
 
@@ -355,14 +363,14 @@ class _Reader:
         self._splitter: Splitter | None = None  # none for outputs that are split already
         self._told: dict[Kind, list[str]] = {"reasoning": [], "answer": []}
         self._boxes: Sequence[str] = ()
-        self._finish_reason = ""
+        self._cut: Cut | None = None
 
     def feed(self, chunk: Chunk) -> list[Piece]:
         """Take the next chunk in; returns what is settled by now."""
         if isinstance(chunk, str):
             return self._noted(self._split(chunk, ""))
         metadata = chunk.response_metadata
-        self._finish_reason = metadata.get("finish_reason") or self._finish_reason
+        self._cut = cut_of(metadata) or self._cut
         reasoning, text = _reasoning_of(chunk), str(chunk.text)
         if metadata.get("model_provider") != PROVIDER:
             return self._noted(self._split(text, reasoning))
@@ -374,19 +382,19 @@ class _Reader:
         """Take the next chunk in; returns what is settled of the answer."""
         return "".join(text for kind, text in self.feed(chunk) if kind == "answer")
 
-    def flush(self, finish_reason: str = "") -> list[Piece]:
+    def flush(self, cut: Cut | None = None) -> list[Piece]:
         """End the output; returns what was held back."""
-        self._finish_reason = self._finish_reason or finish_reason
+        self._cut = self._cut or cut
         if self._splitter is None:
             return []
-        pieces = self._splitter.flush(finish_reason=self._finish_reason or None)
+        pieces = self._splitter.flush(finish_reason=self._cut)
         self._boxes = self._splitter.boxes
         return self._noted(pieces)
 
     def output(self, message: BaseMessage | None = None) -> Output:
         """All of it, once it has ended."""
         reasoning, answer = map("".join, (self._told["reasoning"], self._told["answer"]))
-        cut = _CUT.get(self._finish_reason, "")
+        cut = _CUT.get(self._cut, "")
         if reasoning and not answer and self._splitter and not self._splitter.complete:
             cut = cut or _STILL_THINKING
         return Output(reasoning, answer, self._boxes, cut, message)

@@ -151,14 +151,18 @@ class Preparation:
     def _check(self, medium: Medium, parts: Sequence[Part]) -> None:
         """Refuse what the server will not take."""
         if medium.kind != "video":
-            remedy = image.CHOOSE_PAGES if medium.kind == "picture" else document.CHOOSE_PAGES
-            check_count(medium.shown, len(parts), self.max_pages, remedy)
+            remedies = {
+                "picture": (image.CHOOSE_PAGES, image.RAISE_LIMIT),
+                "document": (document.CHOOSE_PAGES,),
+            }
+            check_count(medium.shown, len(parts), self.max_pages, *remedies[medium.kind])
         largest = max(map(_tokens, parts), default=0)
         if self.max_tokens is not None and largest > self.max_tokens:
             raise MediaError(
                 f"{medium.shown} has {largest} tokens, and the server takes {self.max_tokens} of "
-                f"one picture or video: give max_tokens={self.max_tokens} or less, or start it "
-                f"with --max-num-batched-tokens {largest}"
+                "one picture or video: make it smaller, or shorter",
+                setting=f"give max_tokens={self.max_tokens} or less, or start the server with "
+                f"--max-num-batched-tokens {largest}",
             )
 
     def _key(self, medium: Medium) -> _Key:
@@ -190,7 +194,8 @@ class Preparation:
         try:
             return self._read(medium, fetched.data), min(stated, FETCHED_SECONDS)
         except MediaError as error:
-            raise type(error)(f"{shown(medium.source)}: {error}") from error
+            told = f"{shown(medium.source)}: {error.args[0]}"
+            raise type(error)(told, setting=error.setting) from error
 
     def _fetched(self, source: Any) -> "Fetched | None":
         """The content of what is in the network; None if it is not there."""

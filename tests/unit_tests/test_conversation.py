@@ -70,13 +70,13 @@ def test_what_stands_in_the_place_of_a_picture() -> None:
 
 @pytest.mark.parametrize("prefix", [[], [turn("assistant", "<think></think><answer>")]])
 def test_the_question_keeps_its_pictures(prefix: list[Turn]) -> None:
-    with pytest.raises(TooManyImagesError, match="has 2 pictures, and max_images is 1"):
+    with pytest.raises(TooManyImagesError, match="has 2 pictures, and 1 can be sent"):
         prune_images(HISTORY + prefix, 1)
     assert left(prune_images(HISTORY + prefix, 2)) == "de"
 
 
 def test_a_first_question_with_too_many() -> None:
-    with pytest.raises(TooManyImagesError, match="has 1 pictures, and max_images is 0"):
+    with pytest.raises(TooManyImagesError, match="has 1 pictures, and 0 can be sent"):
         prune_images([turn("user", picture("a"))], 0)
 
 

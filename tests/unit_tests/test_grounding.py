@@ -1,5 +1,6 @@
 """Boxes in answers."""
 
+import json
 import pickle
 
 import pytest
@@ -32,10 +33,10 @@ def labels_of(text: str) -> list[str]:
 
 
 @given(st.lists(st.tuples(sides, sides, sides, sides), max_size=5))
-def test_boxes_of_any_number(boxes: list[tuple[float, ...]]) -> None:
+def test_boxes_of_any_number(boxes: list[tuple[float, float, float, float]]) -> None:
     written = ",".join(f"[{', '.join(map(str, box))}]" for box in boxes)
 
-    assert sides_of(f"[{written}]") == boxes
+    assert sides_of(f"[{written}]") == [tuple(Box(*box)) for box in boxes]
 
 
 @pytest.mark.parametrize(
@@ -47,12 +48,23 @@ def test_boxes_of_any_number(boxes: list[tuple[float, ...]]) -> None:
         ("left_click(start_box='[10,\n20,30 ,40]')", [(10, 20, 30, 40)]),
         ("[[010,020,300,400]]", [(10, 20, 300, 400)]),
         ("[-1,2.5,3,4]", [(-1, 2.5, 3, 4)]),
-        ("[999999999,1,2,3]", [(999999999, 1, 2, 3)]),
+        ("[999999999,1,2,3]", [(2, 1, 999999999, 3)]),
         ("[9999999999,1,2,3]", []),  # no text may bring numbers that nothing can be done with
         ("[1,2,3,9999999999]", []),
         ("[10,20,30]", []),
         ("[10,20]", []),
         ("1.2.3.4,5,6,7", []),
+        # Numbers with separators of thousands, and boxes that look like them.
+        ("1,234,567,890", []),
+        (
+            "The Total is $1,234,567,890.12 of 98,765,432,109,876,543,210,987 [1,2,3,4].",
+            [(1, 2, 3, 4)],
+        ),
+        ('{"total": "1,234,567,890", "sum": -12,345,678,901}', []),
+        ("It has 1,234,567,890, not 10, 20, 30, 40", [(10, 20, 30, 40)]),
+        ("[100,200,300,400], ( 100,200,300,400 )", [(100, 200, 300, 400)] * 2),
+        ("<box>100,200,300,400</box> bbox_2d: '100,200,300,400'", [(100, 200, 300, 400)] * 2),
+        ("100,200,300,40", [(100, 40, 300, 200)]),
         ("no box", []),
         ("", []),
     ],
@@ -127,6 +139,57 @@ def test_only_what_is_tagged_counts() -> None:
     assert len(find_boxes(text, [""])) == len(find_boxes(text)) == 3
 
 
+CORNERS = '{{"{}": 1, "{}": 2, "{}": 3.5, "{}": 4}}'
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("x1", "y1", "x2", "y2"),
+        ("xmin", "ymin", "xmax", "ymax"),
+        ("x_min", "y_min", "x_max", "y_max"),
+        ("left", "top", "right", "bottom"),
+        ("Left", "Top", "Right", "Bottom"),
+    ],
+)
+def test_corners_with_names(keys: tuple[str, str, str, str]) -> None:
+    written = CORNERS.format(*keys)
+    assert find_boxes(written) == [Box(1, 2, 3.5, 4)]
+    assert find_boxes(f'[{{"label": "cat", "box": {written}}}]') == [Box(1, 2, 3.5, 4, "cat")]
+    assert find_boxes(str(json.loads(written) | {"label": "cat"})) == [Box(1, 2, 3.5, 4, "cat")]
+    assert find_boxes(str({"name": "cat", **json.loads(written)})) == [Box(1, 2, 3.5, 4, "cat")]
+    assert find_boxes(f'{{"cat": {written}, "dog": [5,6,7,8]}}') == [
+        Box(1, 2, 3.5, 4, "cat"),
+        Box(5, 6, 7, 8, "dog"),
+    ]
+    assert len(find_boxes(f"[{written}, {written}]")) == 2
+
+
+def test_corners_in_another_order() -> None:
+    text = "{'xmin': 1, 'xmax': 3, 'ymin': 2, 'ymax': 4}, top=2, left=1, bottom=4, right=3"
+    assert find_boxes(text) == [one, one]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": 1, "y": 2, "width": 3, "height": 4}',
+        '{"x1": 1, "y1": 2, "x2": 3}',
+        '{"x1": 1, "y1": 2, "xmax": 3, "x2": 4}',
+        '{"max1": 1, "may1": 2, "max2": 3, "may2": 4}',
+        "left: 1px, top: 2px, right: 3px, bottom: 4px",
+    ],
+)
+def test_names_of_no_corners(text: str) -> None:
+    assert find_boxes(text) == []
+
+
+def test_what_is_tagged_is_no_large_number() -> None:
+    box = Box(100, 200, 300, 400, "cat")
+    assert find_boxes("cat 100,200,300,400", ["100,200,300,400"]) == [box]
+    assert find_boxes("1,234,567,890 cats, a cat 100,200,300,400", ["100,200,300,400"]) == [box]
+
+
 MILLION = 1_000_000
 
 
@@ -187,6 +250,19 @@ def test_there_and_back(box: Box, width: int, height: int) -> None:
     assert Box.from_pixels(pixels, width, height).to_pixels(width, height) == pixels
 
 
+@given(sides, sides, sides, sides)
+def test_corners_may_be_any_two_opposite_ones(x: float, y: float, u: float, v: float) -> None:
+    box = Box(x, y, u, v, "cat")
+
+    assert box == Box(u, v, x, y, "cat") == Box(x, v, u, y, "cat")
+    assert box.iou(Box(u, v, x, y)) == 1
+    assert box.left <= box.right
+    assert box.top <= box.bottom
+    left, top, right, bottom = box.to_pixels(640, 480)
+    assert left <= right
+    assert top <= bottom
+
+
 def test_a_box_is_four_numbers_and_a_label() -> None:
     box = Box(1, 2, 3, 4, "cat")
     left, top, right, bottom = box
@@ -201,7 +277,6 @@ def test_a_box_is_four_numbers_and_a_label() -> None:
     ("box", "inside"),
     [
         (Box(10, 20, 30, 40, "a"), Box(10, 20, 30, 40, "a")),
-        (Box(30, 40, 10, 20, "a"), Box(10, 20, 30, 40, "a")),
         (Box(-10, 20, 1030, 40), Box(0, 20, 1000, 40)),
         (Box(1000, 0, 1100, 40), Box(1000, 0, 1000, 40)),
         (Box(1001, 0, 1100, 40), None),

@@ -413,13 +413,20 @@ def test_replies_of_any_client(reply: str) -> None:
     assert outcome.ending == "done"
 
 
-@pytest.mark.parametrize("reason", ["length", "repetition"])
-def test_answer_that_was_cut_is_not_obeyed(reason: str) -> None:
-    llm, asked = saying("DONE()", response_metadata={"finish_reason": reason})
+@pytest.mark.parametrize(
+    ("key", "reason", "cut"),
+    [
+        ("finish_reason", "length", "length"),
+        ("finish_reason", "repetition", "repetition"),
+        ("stop_reason", "max_tokens", "length"),
+    ],
+)
+def test_answer_that_was_cut_is_not_obeyed(key: str, reason: str, cut: str) -> None:
+    llm, asked = saying("DONE()", response_metadata={key: reason})
     outcome = agent(ModelPlanner(llm, "pc")).run("Find it")
 
     assert (outcome.ending, results(outcome)) == ("gave up", ["unusable"] * 3)
-    assert f"it was cut off (finish_reason '{reason}')" in text_of(asked[1])
+    assert f"it was cut off ({cut})" in text_of(asked[1])
 
 
 def test_thinking_does_not_act(writer: type[Any], vllm: Callable[[Question], Told]) -> None:

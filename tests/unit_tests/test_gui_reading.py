@@ -223,6 +223,28 @@ def test_copied_text_that_changes_nothing(kind: str, text: str, action: Action) 
     assert read(kind, text).action == action
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("web", "Thought: x\nMemory_Updated: It says:\nAction: Click [2]"),
+        ("web", 'Thought: x Memory_Updated: {"seen": "Note: Action: Click [2]"}'),
+        ("web", "Thought: x\nAction: I wait.\nMemory_Updated: It says:\nAction: Click [2]"),
+        ("web", "Memory_Updated: It says:\nAction: Nothing.\nAction: Click [2]"),
+        ("mobile", f"Memory: It says:\nAction: {BANK}"),
+        ("mobile", f"Memory: It says Action: {BANK} Reason: I do not know."),
+        ("pc", f"I see.\nMemory:\n[]\nAction: {ELSEWHERE}"),
+    ],
+)
+def test_copied_text_is_no_action_where_there_is_no_other(kind: str, text: str) -> None:
+    with pytest.raises(ActionError, match="there is no action"):
+        read(kind, text)
+
+
+def test_an_action_behind_the_thought_is_the_models_own() -> None:
+    text = "Memory_Updated: {}\nThought: x\nAction: Click [1]"
+    assert read("web", text).action == Click(HOME, element='link "Home"')
+
+
 def test_too_many_sections_are_not_read() -> None:
     with pytest.raises(ActionError, match="there are 20 sections"):
         read("web", "".join(f"Action: {number}\n" for number in range(20)))

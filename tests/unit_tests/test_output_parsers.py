@@ -221,6 +221,51 @@ def test_the_finish_reason_may_be_beside_the_message() -> None:
         JsonAnswerOutputParser().parse_result([generation])
 
 
+# Name of a client -> what it says of an output that a limit cut off.
+CUT_OFF: dict[str, dict[str, Any]] = {
+    "OpenAI": {"finish_reason": "length"},
+    "OpenAI, Responses": {
+        "status": "incomplete",
+        "incomplete_details": {"reason": "max_output_tokens"},
+    },
+    "Anthropic": {"stop_reason": "max_tokens"},
+    "Anthropic, context": {"stop_reason": "model_context_window_exceeded"},
+    "Bedrock": {"stopReason": "max_tokens"},
+    "Cohere, Google": {"finish_reason": "MAX_TOKENS"},
+    "Mistral": {"finish_reason": "model_length"},
+    "Ollama": {"done_reason": "length"},
+}
+
+
+@pytest.mark.parametrize("metadata", CUT_OFF.values(), ids=CUT_OFF)
+async def test_a_cut_is_seen_whoever_tells_it(metadata: dict[str, Any]) -> None:
+    message = AIMessage('{"a": [1,2,3,4]}', response_metadata=metadata)
+    pieces = [*chunks_of(str(message.text)), chunk("", response_metadata=metadata)]
+    for parser in (JsonAnswerOutputParser(), BoxOutputParser()):
+        with pytest.raises(OutputParserException, match="max_tokens cut it off"):
+            parser.invoke(message)
+        with pytest.raises(OutputParserException, match="max_tokens cut it off"):
+            await streamed(parser, pieces)
+    with pytest.raises(OutputParserException, match="max_tokens cut it off"):
+        ThinkAnswerOutputParser().invoke(AIMessage("<think>I", response_metadata=metadata))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"stop_reason": "end_turn", "stop_sequence": None},
+        {"finish_reason": "STOP"},
+        {"done_reason": "stop"},
+        {"finish_reason": "stop", "stop_reason": "length"},  # a stop string, as vLLM tells them
+        {"stop_reason": 151348},
+        {"incomplete_details": None, "status": "completed"},
+    ],
+)
+def test_what_ended_by_itself_is_not_cut(metadata: dict[str, Any]) -> None:
+    message = AIMessage('{"a": 1}', response_metadata=metadata)
+    assert JsonAnswerOutputParser().invoke(message) == {"a": 1}
+
+
 # --- boxes ---
 
 
@@ -251,6 +296,22 @@ async def test_boxes_come_one_after_the_other() -> None:
     boxes = [Box(1, 2, 3, 41), Box(5, 6, 7, 81.25)]
 
     assert await streamed(BoxOutputParser(), list(text)) == [boxes[:1], boxes]
+
+
+@pytest.mark.parametrize(
+    "lead", ["", "```json\n", " \n", "```\n[", '[{"label": "cat", "bbox_2d": ']
+)
+async def test_boxes_that_are_all_of_an_answer_come_before_its_end(lead: str) -> None:
+    text = f"<think>?</think><answer>{lead}[1,2,3,4],"
+    assert len(await streamed(BoxOutputParser(), [*text, " [5,6,7,8]"])) == 2
+
+
+async def test_boxes_before_the_tagged_ones_are_not_shown() -> None:
+    assert await streamed(BoxOutputParser(), list(TAGGED)) == [DOGS]
+    answer = TAGGED.replace("<|begin_of_box|>", "").replace("<|end_of_box|>", "")
+    pieces = chunks_of(answer, response_metadata=OURS)
+    last = chunk("", additional_kwargs={"boxes": ["[[1,2,3,4],[5,6,7,8]]"]}, response_metadata=OURS)
+    assert await streamed(BoxOutputParser(), [*pieces, last]) == [DOGS]
 
 
 async def test_boxes_in_pixels() -> None:

@@ -591,7 +591,7 @@ def test_old_pictures_are_left_out() -> None:
 
     kinds = [[part["type"] for part in turn["content"]] for turn in sent if turn["role"] == "user"]
     assert kinds == [["text"], ["image_url", "text"], ["image_url", "text"]]
-    with pytest.raises(TooManyImagesError, match="has 2 pictures, and max_images is 1"):
+    with pytest.raises(TooManyImagesError, match="has 2 pictures, and 1 can be sent"):
         planned([HumanMessage([picture(), picture()])], max_images=1)
 
 

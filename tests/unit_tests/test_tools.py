@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from vision_server import Body, Serve, serving, text_of
 
 from langchain_glm4v import (
+    ChatGLM4V,
     DocumentTool,
     GLM4VToolkit,
     ImageTool,
@@ -173,6 +174,10 @@ def test_a_part_of_a_video(serve: Serve, film: Path) -> None:
         ("at seconds 1 through 3, and second 0", [[1, 3], [0, 0]]),
         ("seconds 0, 1 to 2 and 3", [[0, 0], [1, 2], [3, 3]]),
         ("the boxes [2.0, 3.0]", []),
+        ("A dog at 0:02, [00:03] and 00:00:01.5.", [[2, 2], [3, 3], [1.5, 1.5]]),
+        ("0:00-0:02: light, (0:02 to 0:03): dark", [[0, 2], [2, 3]]),
+        ("second 0:02, seconds 0:01-0:03 and 0", [[2, 2], [1, 3], [0, 0]]),
+        ("the score is 1:2, the clock shows 10:30, the ratio 0:02:75:1", []),
     ],
 )
 def test_seconds_are_named_in_many_ways(
@@ -389,6 +394,42 @@ def test_findings_that_cannot_be_combined_are_told(serve: Serve, folder: Path, r
     assert message.artifact["usage"]["total_tokens"] == 7 * 5
 
 
+def test_findings_are_told_where_the_server_fails_to_combine_them(
+    serve: Serve, folder: Path
+) -> None:
+    def say(body: Body) -> str:
+        if "notes" in text_of(body):
+            raise ConnectionError  # the server hangs up
+        return answer("It says so [page 1].")
+
+    path = write_pdf(folder / "two.pdf", 2)
+    tool = DocumentTool(
+        llm=serve(say).model(max_retries=0),
+        allowed_dirs=(folder,),
+        longest_side=112,
+        pages_at_once=1,
+    )
+    message = call(tool, document=str(path), question="What?")
+    assert message.status == "success"
+    first, *found = str(message.content).split("\n\n")
+    assert "No single answer was made of it: the model that sees cannot be reached" in first
+    assert found[:2] == [f"Pages {page}:\nIt says so [page 1]." for page in (1, 2)]
+    assert len(message.artifact["findings"]) == 2
+    assert message.artifact["usage"]["total_tokens"] == 7 * 2
+
+
+def test_a_server_that_fails_over_the_pages_is_an_error(serve: Serve, folder: Path) -> None:
+    def say(_: Body) -> str:
+        raise ConnectionError
+
+    path = write_pdf(folder / "two.pdf", 2)
+    model = serve(say).model(max_retries=0)
+    tool = DocumentTool(llm=model, allowed_dirs=(folder,), longest_side=112, pages_at_once=1)
+    assert "the model that sees cannot be reached" in failed(
+        tool, document=str(path), question="What?"
+    )
+
+
 def test_pages_that_say_nothing(serve: Serve, folder: Path) -> None:
     server = serve(lambda _: answer("**NOTHING**"))
     path = write_pdf(folder / "two.pdf", 2)
@@ -451,7 +492,7 @@ def test_documents_that_cannot_be_asked_about(serve: Serve, folder: Path) -> Non
             r"has 10000 pages to be sent, and \d+ can be sent at once: choose some",
             failed(tool, **{name: str(many)}, **more),
         )
-        assert "needs a password: pass password=" in failed(tool, **{name: str(locked)}, **more)
+        assert "needs a password: give its password" in failed(tool, **{name: str(locked)}, **more)
         opened = call(tool, **{name: str(locked)}, password="open", **more)
         assert "Text." in str(opened.content)
         assert "notes.txt" in failed(tool, **{name: str(text)}, **more)
@@ -585,12 +626,15 @@ def test_answers_that_are_cut_off(serve: Serve, folder: Path) -> None:
     assert "thought and was cut off (length)" in failed(tool, images=[str(folder / "red.png")])
 
 
-def test_errors_of_the_server_are_texts(vllm: Any, folder: Path) -> None:
+def test_errors_of_the_server_are_texts(
+    vllm: Any, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     picture = str(folder / "red.png")
     with serving(vllm, lambda _: answer("Red.")) as server:
         tool = ImageTool(llm=server.model(max_retries=0), allowed_dirs=(folder,))
     for told in (tool.invoke({"images": [picture]}), asyncio.run(tool.ainvoke(picture))):
-        assert told.startswith("no answer from the server at http://127.0.0.1")
+        assert told.startswith("the model that sees cannot be reached, or failed: try again once")
+    assert "no answer from the server at http://127.0.0.1" in caplog.text
     with serving(vllm, lambda _: answer("Red.")) as other:
         long = ImageTool(llm=other.model(), allowed_dirs=(folder,))
         assert "takes 8192 with the answer" in failed(
@@ -844,7 +888,7 @@ def test_the_first_error_of_the_server_ends_a_call(serve: Serve, folder: Path) -
     server = serve(lambda _: {"message": 7, "finish_reason": "stop"})
     path = write_pdf(folder / "many.pdf", 30)
     tool = ReadTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
-    assert "chat.completion" in failed(tool, source=str(path))
+    assert "the model that sees cannot be reached" in failed(tool, source=str(path))
     assert len(server.bodies) < 30
 
 
@@ -878,7 +922,7 @@ async def test_requests_are_traced_as_part_of_the_call(serve: Serve, folder: Pat
 
 def test_the_toolkit_has_each_tool_once(serve: Serve, folder: Path) -> None:
     model = serve(lambda _: "").model()
-    tools = GLM4VToolkit(llm=model, allowed_dirs=[folder], timeout=9).get_tools()  # type: ignore[arg-type]
+    tools = GLM4VToolkit(llm=model, allowed_dirs=[str(folder)], timeout=9).get_tools()
     assert [tool.name for tool in tools] == [
         "look_at_images",
         "watch_video",
@@ -890,6 +934,35 @@ def test_the_toolkit_has_each_tool_once(serve: Serve, folder: Path) -> None:
         assert isinstance(tool, VisionTool)
         assert (tool.llm, tool.allowed_dirs, tool.timeout) == (model, (folder,), 9)
         assert len(tool.description) > 80
+
+
+class Place:  # a path that is no `Path`
+    def __fspath__(self) -> str:
+        return "/srv/files"
+
+
+def test_directories_are_written_as_is_usual(serve: Serve) -> None:
+    """Type checkers read this test too."""
+    model = serve(lambda _: "").model(allow_hosts=["files.example"], allowed_dirs=["/srv/files"])
+    given = ChatGLM4V(model="glm", allow_hosts=["files.example"], allowed_dirs=["/srv/files"])
+    assert given.allowed_dirs == model.allowed_dirs == (Path("/srv/files"),)
+    assert given.allow_hosts == ("files.example",)
+    one, two, three = ["/srv/files"], (Path("/srv/files"),), [Place()]
+    for holder in (
+        ImageTool(llm=model, allowed_dirs=one),
+        VideoTool(llm=model, allowed_dirs=two),
+        DocumentTool(llm=model, allowed_dirs=three),
+        LocateTool(llm=model, allowed_dirs=["/srv/files"]),
+        ReadTool(llm=model, allowed_dirs=one),
+        GLM4VToolkit(llm=model, allowed_dirs=three),
+    ):
+        assert holder.allowed_dirs == (Path("/srv/files"),)
+    for wrong in ("/srv/files", [""], [3]):
+        given_wrong: Any = wrong
+        with pytest.raises(ValidationError):
+            ImageTool(llm=model, allowed_dirs=given_wrong)
+        with pytest.raises(ValidationError):
+            ChatGLM4V(model="glm", allowed_dirs=given_wrong)
 
 
 @pytest.mark.parametrize("pages", [1, 3])
@@ -921,7 +994,7 @@ def test_failed_request_ends_its_siblings(serve: Serve, folder: Path) -> None:
     path = write_pdf(folder / "long.pdf", 3)
     model = vision.model(max_retries=0)
     tool = ReadTool(llm=model, allowed_dirs=(folder,), handle_tool_error=False)
-    with pytest.raises(ToolException, match="no answer from the server"):
+    with pytest.raises(ToolException, match="the model that sees cannot be reached"):
         tool.invoke({"source": str(path)})
     assert vision.wait_for(lambda: vision.hung_up == 2)
 
@@ -931,3 +1004,63 @@ def test_empty_directory_is_not_the_working_one(serve: Serve) -> None:
     for made in (GLM4VToolkit, ReadTool):
         with pytest.raises(ValidationError, match="working directory"):
             made.model_validate({"llm": llm, "allowed_dirs": [""]})
+
+
+# What an agent cannot do: set options of the program and of the server, or install something.
+FOR_PROGRAMMERS = re.compile(
+    r"max_images|max_pages|max_tokens|allowed_dirs|allow_hosts|base_url|api_key|GLM4V|--|pip |apt"
+)
+
+
+def test_errors_tell_agents_what_they_can_do(
+    serve: Serve, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def say(_: Body) -> str:
+        raise ConnectionError
+
+    picture = str(folder / "red.png")
+    model = serve(say).model(max_retries=0, max_images=2)
+    tools = {tool.name: tool for tool in GLM4VToolkit(llm=model, allowed_dirs=[folder]).get_tools()}
+    Image.new("RGB", (99, 99)).save(
+        folder / "fax.tiff", save_all=True, append_images=[Image.new("RGB", (99, 99))] * 2
+    )
+    long = write_pdf(folder / "long.pdf", 201)
+    cases: list[tuple[str, dict[str, Any], str, str]] = [
+        (
+            "look_at_images",
+            {"images": [picture] * 3},
+            "2 can be sent: ask about fewer at once",
+            "raise max_images",
+        ),
+        (
+            "look_at_images",
+            {"images": [str(folder / "fax.tiff")]},
+            "2 can be sent at once: save those you want as files of their own",
+            "raise the limit (max_images)",
+        ),
+        (
+            "look_at_images",
+            {"images": [str(folder.parent / "private" / "red.png")]},
+            "give a path in one of them",
+            "name its directory in allowed_dirs",
+        ),
+        (
+            "look_at_images",
+            {"images": ["http://127.0.0.1/red.png"]},
+            "give a public URL",
+            "name it in allow_hosts",
+        ),
+        (
+            "ask_document",
+            {"document": str(long), "question": "?"},
+            'choose some, as in pages="1-10"',
+            "raise max_pages",
+        ),
+        ("locate_in_image", {"image": picture, "target": "it"}, "try again once", "base_url"),
+    ]
+    for name, arguments, told, logged in cases:
+        caplog.clear()
+        said = failed(tools[name], **arguments)
+        assert told in said
+        assert not FOR_PROGRAMMERS.search(said)
+        assert logged in caplog.text

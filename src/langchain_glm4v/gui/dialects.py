@@ -125,15 +125,13 @@ class Dialect:
         Raises:
             ActionError: There is not exactly one action in it, or it makes no sense.
         """
-        before, actions, parts = sections(answer)
-        builders = {name: form.build for name, form in self.forms.items()}
-        found = one_action(
-            # What the model copied from the screen into its memory may look like a section too.
-            [*([box] for box in reversed(boxes)), [*actions, before]],
-            self.find,
-            {**builders, **self.also},
-            marks,
-        )
+        own, copied, parts = sections(answer)
+        builders = {**{name: form.build for name, form in self.forms.items()}, **self.also}
+        boxed = [[box] for box in reversed(boxes)]
+        # What may be copied counts against the model's own action, and is none by itself.
+        found = one_action([*boxed, own], self.find, builders, marks)
+        if found is not None:
+            found = one_action([*boxed, [*own, *copied]], self.find, builders, marks)
         if found is None:
             raise ActionError(
                 f"there is no action in {shown(answer)}: give one of {', '.join(self.forms)}, "
@@ -143,7 +141,7 @@ class Dialect:
         return Plan(
             action=action,
             written=written,
-            reason=parts.get("reason") or parts.get("thought") or before.replace(written, ""),
+            reason=parts.get("reason") or parts.get("thought") or own[0].replace(written, ""),
             memory=parts.get("memory_updated") or parts.get("memory", ""),
         )
 

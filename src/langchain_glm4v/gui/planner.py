@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable
 
 from langchain_glm4v import reasoning
 from langchain_glm4v.drawing import draw
+from langchain_glm4v.endings import cut_of
 from langchain_glm4v.errors import ActionError
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.gui.agent import Situation, Step
@@ -25,8 +26,6 @@ _MOST_MEMORY = 2000
 _MOST_STEPS = 15
 _MOST_MARKS = 200
 _MARK_TEXT = 100
-
-_CUT = ("length", "repetition")  # finish reasons
 
 
 class ModelPlanner:
@@ -54,11 +53,8 @@ class ModelPlanner:
             Exception: As the model's own calls.
         """
         reply = self._llm.invoke([self.question(situation)])
-        reason = reply.response_metadata.get("finish_reason")
-        if reason in _CUT:
-            raise ActionError(
-                f"it was cut off (finish_reason {reason!r}): think less, answer sooner"
-            )
+        if cut := cut_of(reply.response_metadata):
+            raise ActionError(f"it was cut off ({cut}): think less, answer sooner")
         # Tags are still in the text where the client does not know them.
         found = reasoning.parse(str(reply.text))
         boxes = reply.additional_kwargs.get("boxes") or found.boxes

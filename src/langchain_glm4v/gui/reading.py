@@ -176,12 +176,14 @@ def shown(text: str) -> str:
     return repr(flat if len(flat) <= _SHOWN else f"{flat[:_SHOWN]}…")
 
 
-def sections(answer: str) -> tuple[str, Sequence[str], dict[str, str]]:
+def sections(answer: str) -> tuple[Sequence[str], Sequence[str], dict[str, str]]:
     """Take an answer apart at its headings ("Memory:", "Reason:", "Action:" …).
 
     Returns:
-        What stands before the first heading; all sections named "Action"; and each section by its
-        heading in lower case, of sections with the same heading the last.
+        The texts that may have an action: what stands before the first heading, and sections named
+        "Action"; such sections that may be a part of a memory, into which models copy from the
+        screen: none of the prompts has an action just behind it; and each section by its heading in
+        lower case, of sections with the same heading the last.
     """
     # Headings begin lines, unless an action comes earlier that stands within one.
     heading = min(_HEADINGS, key=lambda heading: _first_action(heading, answer))
@@ -189,8 +191,14 @@ def sections(answer: str) -> tuple[str, Sequence[str], dict[str, str]]:
     named = [
         (name.lower(), text.strip()) for name, text in zip(parts[1::2], parts[2::2], strict=True)
     ]
-    actions = [text for name, text in named if name == "action"]
-    return parts[0].strip(), actions, dict(named)
+    own, copied = [parts[0].strip()], list[str]()
+    in_memory = False
+    for name, text in named:
+        if name == "action":
+            (copied if in_memory else own).append(text)
+        else:
+            in_memory = name.startswith("memory")
+    return own, copied, dict(named)
 
 
 def one_action(

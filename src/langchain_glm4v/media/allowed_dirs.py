@@ -46,8 +46,8 @@ def local_path(
         if not any(path.is_relative_to(root) for root in roots):
             raise MediaError(
                 f"{name} is outside the allowed directories, which are "
-                f"{', '.join(map(str, roots)) or 'none'}: give a path in one of them, or name its "
-                "directory in allowed_dirs"
+                f"{', '.join(map(str, roots)) or 'none'}: give a path in one of them",
+                setting="name its directory in allowed_dirs",
             )
         # Opened, a device may act and a pipe may wait, so both are told by their kind alone.
         if not stat.S_ISREG(path.lstat().st_mode):

@@ -36,7 +36,7 @@ _NO_LIMIT = 1 << 60  # tokens
 _MIN_PIXELS = 112 * 112  # over all frames: `size.shortest_edge` of both processors
 
 
-def check_count(name: str, count: int, at_most: int | None, remedy: str) -> None:
+def check_count(name: str, count: int, at_most: int | None, remedy: str, setting: str = "") -> None:
     """Refuse a medium that becomes more pictures than a request may have.
 
     Args:
@@ -44,6 +44,7 @@ def check_count(name: str, count: int, at_most: int | None, remedy: str) -> None
         count: Pages of it that are wanted.
         at_most: How many may be; None: any number.
         remedy: What to do.
+        setting: As of `GLM4VError`.
 
     Raises:
         MediaError: If there are more, or the limit is none.
@@ -52,7 +53,8 @@ def check_count(name: str, count: int, at_most: int | None, remedy: str) -> None
         raise MediaError(f"pages at most are {at_most!r}: give a whole number above 0")
     if at_most is not None and count > at_most:
         raise MediaError(
-            f"{name} has {count} pages to be sent, and {at_most} can be sent at once: {remedy}"
+            f"{name} has {count} pages to be sent, and {at_most} can be sent at once: {remedy}",
+            setting=setting,
         )
 
 

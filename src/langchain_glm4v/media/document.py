@@ -464,7 +464,7 @@ def _open(file: _File) -> Any:
         )
     if document.needs_pass and not document.authenticate(file.password or ""):
         reason = "does not open with this password" if file.password else "needs a password"
-        raise MediaError(f"{file.name} {reason}: pass password=")
+        raise MediaError(f"{file.name} {reason}: give its password")
     return document
 
 
@@ -481,7 +481,8 @@ def _import_pymupdf() -> ModuleType:
         import pymupdf  # noqa: PLC0415 - heavy, and only documents need it
     except ImportError as error:
         raise MediaError(
-            "reading a document needs PyMuPDF, which is not installed: pip install 'pymupdf<2'"
+            "reading a document needs PyMuPDF, which is not installed: give pictures of its pages",
+            setting="pip install 'pymupdf<2'",
         ) from error
     # MuPDF would write its own view of a damaged file to standard error.
     pymupdf.TOOLS.mupdf_display_errors(False)

@@ -351,8 +351,8 @@ async def _fetch(url: str, terms: _Terms) -> Fetched:
                 return await _follow(start, terms)
     except TimeoutError as error:
         raise MediaError(
-            f"fetching {start.name} took more than {terms.timeout} s: give more time, or "
-            f"{_DOWNLOAD}"
+            f"fetching {start.name} took more than {terms.timeout} s: {_DOWNLOAD}",
+            setting="give more time",
         ) from error
     except (httpx2.TransportError, _BusyError) as error:
         reason = str(error) or type(error).__name__
@@ -391,8 +391,9 @@ async def _addresses(target: _Target, terms: _Terms) -> Sequence[Address]:
     # The addresses stay untold: whoever gave the URL may be out to learn them.
     if not all(terms.allowed.covers(target.host, address) for address in found):
         raise MediaError(
-            f"{target.name} leads to an address that is not public, which is refused: if the host "
-            f"{target.host!r} is meant, name it in allow_hosts"
+            f"{target.name} leads to an address that is not public, which is refused: give a "
+            "public URL",
+            setting=f"if the host {target.host!r} is meant, name it in allow_hosts",
         )
     return found
 

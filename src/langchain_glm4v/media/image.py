@@ -56,7 +56,8 @@ A JPEG may have more, because it is decoded at half its size or less where that 
 MAX_PAGES = 32
 """Pages of one TIFF, at most, unless told otherwise: as many pictures as a managed server takes."""
 
-CHOOSE_PAGES = "save those you want as files of their own, or raise the limit (max_images)"
+CHOOSE_PAGES = "save those you want as files of their own"
+RAISE_LIMIT = "raise the limit (max_images)"
 """What to do about a TIFF of too many pages."""
 
 _KIND = "picture"  # in error messages
@@ -172,7 +173,7 @@ def prepare(
     found = pool.call(_decoded, data, origin, limits, None, subject=origin)
     if isinstance(found, Picture):
         return [found]
-    check_count(origin, len(found), at_most, CHOOSE_PAGES)
+    check_count(origin, len(found), at_most, CHOOSE_PAGES, RAISE_LIMIT)
     # As a file, so that not each page needs all of it sent.
     with local_file(data, _KIND) as path:
 
@@ -398,8 +399,8 @@ def _register_heif(origin: str) -> None:
         import pillow_heif  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise UnsupportedMediaError(
-            f"{origin} is a HEIC picture, which needs pillow-heif: pip install "
-            "'langchain-glm4v[heif]', or save it as a JPEG"
+            f"{origin} is a HEIC picture, which needs pillow-heif: save it as a JPEG",
+            setting="pip install 'langchain-glm4v[heif]'",
         ) from error
     pillow_heif.register_heif_opener()
 

@@ -186,7 +186,11 @@ def soffice() -> str:
         for place in sorted(Path("/").glob(pattern[1:]), reverse=True):
             if os.access(place, os.X_OK):
                 return str(place)
-    raise MediaError(f"reading slides and office documents needs LibreOffice; {INSTALL}")
+    raise MediaError(
+        "reading slides and office documents needs LibreOffice, which is not installed: save it as "
+        "a PDF first",
+        setting=INSTALL,
+    )
 
 
 def _convert(path: Path, kind: Format, name: str, folder: Path) -> Path:

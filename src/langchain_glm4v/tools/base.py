@@ -7,13 +7,14 @@ at once, and is sent the replies. So sync and async calls share all but the aski
 """
 
 import asyncio
+import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 import openai
@@ -23,21 +24,33 @@ from langchain_core.tools import ArgsSchema, BaseTool, ToolException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from langchain_glm4v.abilities import arun, run
+from langchain_glm4v.allowed import AllowedDirs
 from langchain_glm4v.chat_models import ChatGLM4V
-from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError
+from langchain_glm4v.errors import GLM4VError, MediaError, ReplyError, RequestError, ServerError
 from langchain_glm4v.media import stopping
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import described
-from langchain_glm4v.tools.sources import AllowedDirs
 from langchain_glm4v.tools.texts import WORDS, Language, ToolTexts, Words
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 
+_logger = logging.getLogger(__name__)
+
 NOT_CUT = ("stop", "tool_calls", None)
 """Reasons to finish of a reply that is whole."""
 
-# What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
-_EXPECTED = (GLM4VError, openai.OpenAIError)
+EXPECTED = (GLM4VError, openai.OpenAIError)
+"""What a call may fail with through no fault of the program. A refusal of the server's is OpenAI's.
+"""
+
+# What agents are told of errors of the server: by the first kind that fits, words of `Words`.
+_SERVER_FAULTS: Mapping[type[Exception], str] = {
+    openai.APITimeoutError: "server_slow",
+    openai.RateLimitError: "server_busy",
+    openai.BadRequestError: "server_refuses",
+    openai.UnprocessableEntityError: "server_refuses",
+    Exception: "server_fails",
+}
 
 
 class Answer(TypedDict):
@@ -63,14 +76,17 @@ class Request:
     Attributes:
         content: Content blocks.
         folders: Directories in or below which local files may be read for it.
+        may_fail: Whether the steps go on without a reply, whatever the reason. Else they do so only
+            where its media cannot be sent.
     """
 
     content: Sequence[Mapping[str, Any]]
-    folders: Sequence[Path] = ()
+    folders: Sequence[str | os.PathLike[str]] = ()
+    may_fail: bool = False
 
 
-Reply: TypeAlias = AIMessage | MediaError
-"""The reply to a request, or why its media cannot be sent."""
+Reply: TypeAlias = AIMessage | GLM4VError | openai.OpenAIError
+"""The reply to a request, or why there is none."""
 
 Result: TypeAlias = tuple[str, Any]
 """The text for the agent, and the artifact."""
@@ -98,7 +114,7 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     `ChatGLM4V` does: from public addresses, and from the model's own `allow_hosts`.
 
     All that a tool says to agents and to the model is in its `language`, but for its name, those of
-    its arguments, and errors of what lies below it (files, network, server), which are in English.
+    its arguments, and errors of what lies below it (files, network), which are in English.
     A text that is given as a field, or by a subclass, stays as it is.
     """
 
@@ -200,8 +216,8 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
         """Around a call: expected errors as LangChain's, which become texts for the agent."""
         try:
             yield
-        except _EXPECTED as error:
-            raise ToolException(" ".join(str(error).split()) or type(error).__name__) from error
+        except EXPECTED as error:
+            raise ToolException(explanation(error, self._words)) from error
 
     def _too_long(self) -> ToolException:
         return ToolException(self._words.too_long.format(tool=self.name, seconds=self.timeout))
@@ -222,8 +238,8 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     def _ask(self, request: Request) -> Reply:
         try:
             return self.llm.invoke(_messages(request), allowed_dirs=request.folders)
-        except MediaError as error:
-            return error
+        except EXPECTED as error:
+            return _failed(request, error)
 
     async def _aanswers(self, requests: Sequence[Request]) -> list[Reply]:
         slots = asyncio.Semaphore(self.max_concurrency)
@@ -242,8 +258,8 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     async def _aask(self, request: Request) -> Reply:
         try:
             return await self.llm.ainvoke(_messages(request), allowed_dirs=request.folders)
-        except MediaError as error:
-            return error
+        except EXPECTED as error:
+            return _failed(request, error)
 
 
 @contextmanager
@@ -257,8 +273,33 @@ def _ended(steps: Steps) -> Iterator[Steps]:
             steps.close()
 
 
+def _failed(request: Request, error: GLM4VError | openai.OpenAIError) -> Reply:
+    """The reply that an error is; raises it if the steps do not go on."""
+    stopping.left()  # raises if the call was stopped, which such an error may come from
+    if request.may_fail or isinstance(error, MediaError):
+        return error
+    raise error
+
+
 def _messages(request: Request) -> list[HumanMessage]:
     return [HumanMessage([dict(block) for block in request.content])]
+
+
+class NoAnswerError(ReplyError):
+    """A reply says nothing; the text is for agents."""
+
+
+def explanation(error: Exception, words: Words) -> str:
+    """What an error says to an agent, in one line; what only programmers can do is logged."""
+    is_own = isinstance(error, GLM4VError) and not isinstance(error, ServerError)
+    if is_own or isinstance(error, NoAnswerError):
+        told = str(error.args[0]) if error.args else ""
+    else:
+        kinds = (kind for kind in _SERVER_FAULTS if isinstance(error, kind))
+        told = getattr(words, _SERVER_FAULTS[next(kinds)])
+    if told != str(error):
+        _logger.warning("%s", error)
+    return " ".join(told.split()) or type(error).__name__
 
 
 def filled(template: str, **values: object) -> str:
@@ -290,21 +331,42 @@ def answer_of(reply: Reply, words: Words) -> Answer:
 
     Raises:
         MediaError: If its media could not be sent.
-        ReplyError: If it has no answer.
+        NoAnswerError: If it has no answer.
+        Exception: Why else there is no reply, of `EXPECTED`.
     """
-    if isinstance(reply, MediaError):
+    if not isinstance(reply, AIMessage):
         raise reply
     reason = reply.response_metadata.get("finish_reason")
     text = str(reply.text).strip()
     if not text and not reply.additional_kwargs.get("boxes"):
         what = words.no_answer if reason in NOT_CUT else words.cut_in_thought
-        raise ReplyError(what.format(reason=reason))
+        raise NoAnswerError(what.format(reason=reason))
     return Answer(
         answer=text,
         reasoning=str(reply.additional_kwargs.get("reasoning_content", "")),
         finish_reason=str(reason or "stop"),
         usage=reply.usage_metadata or add_usage(None, None),
     )
+
+
+def answers_of(replies: Sequence[Reply], words: Words) -> list[Answer | str]:
+    """What each reply says of its pages, or why it says nothing.
+
+    Raises:
+        MediaError: If none says anything.
+        Exception: As `answer_of`, if it is the only one.
+    """
+    if len(replies) == 1:
+        return [answer_of(replies[0], words)]
+    found: list[Answer | str] = []
+    for reply in replies:
+        try:
+            found.append(answer_of(reply, words))
+        except (MediaError, ReplyError) as error:
+            found.append(explanation(error, words))
+    if all(isinstance(one, str) for one in found):
+        raise MediaError(words.all_unread.format(error=found[0]))
+    return found
 
 
 def told(answer: Answer, words: Words) -> str:

@@ -15,16 +15,18 @@ from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
 
 from langchain_glm4v import profiles
-from langchain_glm4v.errors import MediaError, ReplyError
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers, Question
 from langchain_glm4v.tools.base import (
+    EXPECTED,
     Answer,
     Reply,
     Request,
     Steps,
     answer_of,
+    answers_of,
+    explanation,
     filled,
     text_block,
     told,
@@ -151,7 +153,14 @@ class DocumentTool(PagedTool[DocumentArguments]):
                 Request(self._content(pages, group, prompt, arguments.question), here.folders)
                 for group in groups
             ]
-        findings, answers = _found(groups, replies, self._words)
+        said = answers_of(replies, self._words)
+        answers = [one for one in said if not isinstance(one, str)]
+        findings = [
+            _finding(group, error=one)
+            if isinstance(one, str)
+            else _finding(group, one, told(one, self._words))
+            for group, one in zip(groups, said, strict=True)
+        ]
         final, more = yield from self._final(arguments.question, findings, answers, room)
         read = sorted(pages.wanted)
         noted = {page for finding in findings for page in finding["cited"]}
@@ -219,20 +228,19 @@ class DocumentTool(PagedTool[DocumentArguments]):
         if not self.combine:
             return _made(_listed(telling, words)), []
         combined: list[Answer] = []
-        try:
-            yield from self._combined(question, telling, room, combined)
-        except ReplyError as error:
-            why = words.not_combined.format(error=error)
+        error = yield from self._combined(question, telling, room, combined)
+        if error is not None:
+            why = words.not_combined.format(error=explanation(error, words))
             return _made(f"{why}\n\n{_listed(telling, words)}"), combined
         return combined[-1], combined
 
     def _combined(
         self, question: str, findings: Sequence[Finding], room: int, answers: list[Answer]
-    ) -> Generator[Sequence[Request], Sequence[Reply], None]:
+    ) -> Generator[Sequence[Request], Sequence[Reply], Exception | None]:
         """Add the answers to each request that combines findings, that to the question last.
 
-        Raises:
-            ReplyError: If one has no answer, such as one cut off in thought.
+        Returns:
+            Why a request has no answer, such as being cut off in thought; None if all have one.
         """
         # Two fit into a request, so that each round leaves about half as many.
         most = room // 2 - 1
@@ -240,39 +248,19 @@ class DocumentTool(PagedTool[DocumentArguments]):
         while True:
             packed = _packed(texts, room)
             replies = yield [
-                Request([text_block(filled(self.combine_prompt, findings=one, question=question))])
-                for one in packed
+                Request([text_block(asked)], may_fail=True)
+                for asked in (
+                    filled(self.combine_prompt, findings=one, question=question) for one in packed
+                )
             ]
-            found = [answer_of(reply, self._words) for reply in replies]
+            try:
+                found = [answer_of(reply, self._words) for reply in replies]
+            except EXPECTED as error:
+                return error
             answers += found
             if len(packed) == 1:
-                return
+                return None
             texts = [_clipped(told(answer, self._words), most) for answer in found]
-
-
-def _found(
-    groups: Sequence[list[int]], replies: Sequence[Reply], words: Words
-) -> tuple[list[Finding], list[Answer]]:
-    """What each group says, and the answers of those that could be read.
-
-    Raises:
-        MediaError: If none could.
-    """
-    findings = []
-    answers = []
-    for group, reply in zip(groups, replies, strict=True):
-        try:
-            answer = answer_of(reply, words)
-        except (MediaError, ReplyError) as error:
-            if len(groups) == 1:
-                raise
-            findings.append(_finding(group, error=str(error)))
-        else:
-            findings.append(_finding(group, answer, told(answer, words)))
-            answers.append(answer)
-    if not answers:
-        raise MediaError(words.all_unread.format(error=findings[0]["error"]))
-    return findings, answers
 
 
 def _made(text: str) -> Answer:

@@ -65,7 +65,7 @@ class PagedTool(VisionTool[Arguments]):
         name = shown(here.given)
         numbers = document.page_numbers(wanted or None, count, name)
         once = [number + 1 for number in dict.fromkeys(numbers)]
-        check_count(name, len(once), self.max_pages, document.CHOOSE_PAGES)
+        check_count(name, len(once), self.max_pages, document.CHOOSE_PAGES, "raise max_pages")
         options: dict[str, Any] = {
             "longest_side": self.longest_side,
             "max_tokens": self.page_tokens,

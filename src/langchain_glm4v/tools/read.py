@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypedDict
 from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
 
-from langchain_glm4v.errors import MediaError, ReplyError, UnsupportedMediaError
+from langchain_glm4v.errors import UnsupportedMediaError
 from langchain_glm4v.media.source import shown
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers
@@ -18,7 +18,7 @@ from langchain_glm4v.tools.base import (
     Request,
     Result,
     Steps,
-    answer_of,
+    answers_of,
     filled,
     text_block,
     usage_of,
@@ -121,27 +121,9 @@ class ReadTool(PagedTool[ReadArguments]):
         pages: Sequence[int],
         replies: Sequence[Reply],
     ) -> Result:
-        answers = []
-        found = []
-        for page, reply in zip(pages, replies, strict=True):
-            try:
-                answer = answer_of(reply, self._words)
-            except (MediaError, ReplyError) as error:
-                if len(pages) == 1:
-                    raise
-                found.append(PageText(page=page, text="", finish_reason="", error=str(error)))
-            else:
-                answers.append(answer)
-                found.append(
-                    PageText(
-                        page=page,
-                        text=_unfenced(answer["answer"]),
-                        finish_reason=answer["finish_reason"],
-                        error="",
-                    )
-                )
-        if not answers:
-            raise MediaError(self._words.all_unread.format(error=found[0]["error"]))
+        said = answers_of(replies, self._words)
+        answers = [one for one in said if not isinstance(one, str)]
+        found = [_page(page, one) for page, one in zip(pages, said, strict=True)]
         text = "\n\n".join(self._written(one, alone=count == 1) for one in found)
         cut = [one["finish_reason"] for one in answers if one["finish_reason"] not in NOT_CUT]
         artifact = ReadArtifact(
@@ -162,6 +144,13 @@ class ReadTool(PagedTool[ReadArguments]):
             text += words.cut_off
         heading = "" if alone or not self.heading else filled(self.heading, page=page["page"])
         return "\n\n".join(filter(None, (heading, text)))
+
+
+def _page(page: int, said: Answer | str) -> PageText:
+    if isinstance(said, str):
+        return PageText(page=page, text="", finish_reason="", error=said)
+    text = _unfenced(said["answer"])
+    return PageText(page=page, text=text, finish_reason=said["finish_reason"], error="")
 
 
 def _unfenced(text: str) -> str:

@@ -1,27 +1,16 @@
 """Which media an agent may name: files below allowed directories, and what is in the network."""
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
-
-from pydantic import BeforeValidator
+from typing import Any
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media.allowed_dirs import local_path
 from langchain_glm4v.media.source import is_remote, local_file, read, scheme, shown
 from langchain_glm4v.tools.texts import Words
-
-
-def _named(path: object) -> object:
-    if path == "":
-        raise ValueError('"" would be the working directory: name that as "."')
-    return path
-
-
-AllowedDirs: TypeAlias = tuple[Annotated[Path, BeforeValidator(_named)], ...]
-"""Directories in or below which local files may be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +25,7 @@ class Source:
 
     given: str
     path: Path | None = None
-    folders: Sequence[Path] = ()
+    folders: Sequence[str | os.PathLike[str]] = ()
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -75,11 +64,11 @@ def at_hand(found: Source, kind: str, *, allow_hosts: Collection[str]) -> Iterat
         try:
             yield Here(found.given, path, [path.parent])
         except MediaError as error:
-            told = str(error).replace(repr(str(path)), shown(found.given))
-            raise type(error)(told) from error
+            told = str(error.args[0]).replace(repr(str(path)), shown(found.given))
+            raise type(error)(told, setting=error.setting) from error
 
 
-def source(named: str, allowed_dirs: Sequence[Path], words: Words) -> Source:
+def source(named: str, allowed_dirs: Sequence[str | os.PathLike[str]], words: Words) -> Source:
     """Find what a path or URL means, if it is one that an agent may name.
 
     Args:

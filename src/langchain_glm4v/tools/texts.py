@@ -1,7 +1,7 @@
 """All that the tools say, in each language: to agents, and to the model that sees.
 
 Names of tools and of their arguments are identifiers, the same in every language. Errors of what
-lies below the tools (files, network, server, checks of arguments) are in English.
+lies below the tools (files, network, checks of arguments) are in English.
 """
 
 from collections.abc import Mapping
@@ -39,6 +39,10 @@ class Words:
         no_answer: The error of a reply that has none; `cut_in_thought`, of one cut off before it.
         cut_in_thought: See `no_answer`; place `reason`.
         too_long: The error of a call that was stopped; places `tool`, `seconds`.
+        server_slow: The error of a model's server that did not answer in time.
+        server_busy: That of one that has too much to do.
+        server_refuses: That of one that does not take a request.
+        server_fails: That of one that fails otherwise, or is not there.
         wrong_arguments: The error of arguments that do not fit; place `wrong`.
         all_arguments: Stands for the name of an argument where several do not fit together.
         no_such_scheme: The error of what is no path and no URL; place `named`.
@@ -62,6 +66,10 @@ class Words:
     no_answer: str
     cut_in_thought: str
     too_long: str
+    server_slow: str
+    server_busy: str
+    server_refuses: str
+    server_fails: str
     wrong_arguments: str
     all_arguments: str
     no_such_scheme: str
@@ -89,6 +97,14 @@ WORDS: Mapping[Language, Words] = {
         "smaller, one thing at a time",
         too_long="{tool} took more than {seconds:g} s and was stopped: ask about less at once, "
         "such as fewer pages, a shorter part or smaller pictures",
+        server_slow="the model that sees did not answer in time: ask about less at once, or try "
+        "again later",
+        server_busy="the model that sees has too much to do: make fewer calls at once, or try "
+        "again later",
+        server_refuses="the model that sees did not take the request: ask about less at once, or "
+        "about other media; if that fails too, tell the user",
+        server_fails="the model that sees cannot be reached, or failed: try again once; if that "
+        "fails too, tell the user",
         wrong_arguments="the arguments are wrong; call again with others: {wrong}",
         all_arguments="all",
         no_such_scheme="{named} is neither a path nor an http(s) URL: give one of these",
@@ -115,6 +131,11 @@ WORDS: Mapping[Language, Words] = {
         "一次只问一件事",
         too_long="{tool} 的运行时间超过 {seconds:g} 秒，已被停止：请缩小单次询问的范围，"
         "例如减少页数、缩短片段或换用更小的图片",
+        server_slow="视觉模型未能及时回答：请缩小单次询问的范围，或稍后重试",
+        server_busy="视觉模型当前负载过高：请减少同时进行的调用，或稍后重试",
+        server_refuses="视觉模型未接受该请求：请缩小单次询问的范围，或换用其他媒体；若仍失败，"
+        "请告知用户",
+        server_fails="视觉模型无法访问或发生故障：请重试一次；若仍失败，请告知用户",
         wrong_arguments="参数有误，请修改后重新调用：{wrong}",
         all_arguments="全部参数",
         no_such_scheme="{named} 既不是路径，也不是 http(s) URL：请提供其中一种",

@@ -3,12 +3,12 @@
 from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import Field
 
+from langchain_glm4v.allowed import AllowedDirs
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.tools.document import DocumentTool
 from langchain_glm4v.tools.image import ImageTool
 from langchain_glm4v.tools.locate import LocateTool
 from langchain_glm4v.tools.read import ReadTool
-from langchain_glm4v.tools.sources import AllowedDirs
 from langchain_glm4v.tools.texts import Language
 from langchain_glm4v.tools.video import VideoTool
 
@@ -31,7 +31,7 @@ class GLM4VToolkit(BaseToolkit):
 
     language: Language = "en"
     """Language of descriptions, prompts and of what the tools write: English ("en") or Chinese
-    ("zh"). Errors of what lies below the tools (files, network, server) are in English."""
+    ("zh"). Errors of what lies below the tools (files, network) are in English."""
 
     timeout: float | None = Field(default=None, gt=0)
     """Seconds that a call of a tool may take. Default: no limit but those of the model's own

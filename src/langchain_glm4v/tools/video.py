@@ -25,14 +25,17 @@ from langchain_glm4v.tools.sources import source
 from langchain_glm4v.tools.texts import VIDEO
 
 _ENGLISH = VIDEO["en"].fields
-_TIME = r"\d{1,6}(?:\.\d{1,3})?"
+_CLOCK = r"\d{1,3}(?::[0-5]\d){1,2}(?!:?\d)(?:\.\d{1,3})?"
+_TIME = rf"(?:{_CLOCK}|\d{{1,6}}(?:\.\d{{1,3}})?)"
 _DASH = r"(?:\s?秒)?\s?(?:[-–—~～至到]|to\b|through\b)\s?(?:第\s?)?"
 _SPAN = rf"{_TIME}(?:{_DASH}{_TIME})?"
-_LIST = rf"{_SPAN}(?:(?:(?:,|\sand)\s|\s?[、，和]\s?){_SPAN}){{0,50}}"
-# "second 3", "seconds 3-5 and 9"; "(3-5)"; "3-5: …" in a timeline; "3 s"; "第3秒至第5秒", "3、5秒"
+_LIST = rf"{_SPAN}(?:(?:(?:,|\sand)\s|\s?[、，和]\s?){_SPAN}){{0,50}}+"
+# "second 3", "seconds 3-5 and 9"; "(3-5)"; "3-5: …" in a timeline; "3 s"; "第3秒至第5秒", "3、5秒";
+# "0:03", "0:03-0:05"
 _NAMED = re.compile(
     rf"\bseconds?\s({_LIST})|[(（]({_LIST})[)）]"
-    rf"|(?<![\d.:-])({_SPAN})(?=:\s|：|\s?s\b|\sseconds?\b)|(?<![\d.:-])({_LIST})(?=\s?秒)",
+    rf"|(?<![\d.:-])({_SPAN})(?=:\s|：|\s?s\b|\sseconds?\b)|(?<![\d.:-])({_LIST})(?=\s?秒)"
+    rf"|(?<![\d.:-])({_CLOCK}(?:{_DASH}{_CLOCK})?)",
     re.IGNORECASE,
 )
 _FIRST_AND_LAST = re.compile(rf"({_TIME})(?:{_DASH}({_TIME}))?", re.IGNORECASE)
@@ -126,9 +129,17 @@ def _named(answer: str, shift: float, frames: Sequence[float]) -> list[list[floa
     found = []
     for place in _NAMED.finditer(answer):
         for span in _FIRST_AND_LAST.finditer(place[place.lastindex or 0]):
-            first = float(span[1]) + shift
-            last = float(span[2] or span[1]) + shift
+            first = _seconds(span[1]) + shift
+            last = _seconds(span[2] or span[1]) + shift
             # The model reads whole seconds, so that of the first frame may be before it.
             if int(frames[0]) <= first <= last <= frames[-1] + 1 and [first, last] not in found:
                 found.append([first, last])
     return found
+
+
+def _seconds(time: str) -> float:
+    """The seconds of "62.5", "1:02.5" or "0:01:02.5"."""
+    seconds = 0.0
+    for part in time.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
