@@ -95,14 +95,26 @@ class PageResult:
 
     Attributes:
         document: What it is of.
-        number: Its number in the document, counted from 0.
+        number: Its number in the document, counted from 0; None if no page of it could be read, and
+            the error is that of the file.
         reading: Its text; empty, of the origin "none", if it could not be read.
         error: Why it could not be read, or why its text is not to be trusted; "" if all is well.
         from_cache: Whether it was read by an earlier run.
     """
 
     document: DocumentFacts
-    number: int
+    number: int | None
     reading: Reading
     error: str = ""
     from_cache: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return name_of(self.document, self.number)
+
+
+def name_of(document: DocumentFacts, number: int | None) -> str:
+    """What messages call a page, or a file."""
+    source = repr(document.source)
+    return source if number is None else f"page {number + 1} of {source}"

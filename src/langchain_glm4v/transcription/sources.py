@@ -11,7 +11,7 @@ from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMe
 from langchain_glm4v.media import document, image
 from langchain_glm4v.media.source import Given, scheme, shown
 from langchain_glm4v.preparation import Preparation
-from langchain_glm4v.transcription.records import DocumentFacts
+from langchain_glm4v.transcription.records import DocumentFacts, name_of
 
 SUFFIXES = frozenset(
     (
@@ -44,7 +44,7 @@ class SourcePage:
 
     Attributes:
         document: What it is of.
-        number: Its number in the document, counted from 0.
+        number: Its number in the document, counted from 0; None if no page of it can be shown.
         picture: The page as a JPEG, PNG or WEBP; empty if it cannot be shown.
         mime_type: Which of them.
         text: The document's own text of the page.
@@ -53,12 +53,17 @@ class SourcePage:
     """
 
     document: DocumentFacts
-    number: int
+    number: int | None
     picture: bytes = field(default=b"", repr=False)
     mime_type: str = ""
     text: str = field(default="", repr=False)
     pictured: float = 0.0
     error: str = ""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return name_of(self.document, self.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

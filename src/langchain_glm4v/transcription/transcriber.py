@@ -203,7 +203,7 @@ class _Run:
         if self._cache is not None and (kept := self._cache.get(self._key(page))) is not None:
             return result(kept, from_cache=True)
         try:
-            ink = await asyncio.to_thread(scan.ink, page.picture, _name(page))
+            ink = await asyncio.to_thread(scan.ink, page.picture, page.name)
         except MediaError as error:
             return result(_NOTHING, error=str(error))
         if ink < scan.BLANK_INK:
@@ -244,7 +244,7 @@ class _Run:
     async def _asked(self, page: SourcePage, attempt: Attempt) -> Reply:
         picture, mime_type = page.picture, page.mime_type
         if attempt.turn:
-            picture = await asyncio.to_thread(scan.turned, picture, attempt.turn, _name(page))
+            picture = await asyncio.to_thread(scan.turned, picture, attempt.turn, page.name)
             mime_type = "image/jpeg"
         encoded = base64.b64encode(picture).decode("ascii")
         question = HumanMessage(
@@ -313,11 +313,6 @@ async def _given(result: PageResult) -> PageResult:
     return result
 
 
-def _name(page: SourcePage) -> str:
-    """What error messages call a page."""
-    return f"page {page.number + 1} of {page.document.source!r}"
-
-
 def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
     """The pages of all sources; a file that cannot be read is one page with an error."""
     for source in sources.find(given):
@@ -326,7 +321,7 @@ def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Gene
                 yield from pages
             except MediaError as error:
                 facts = DocumentFacts(source=source.name, total_pages=0)
-                yield SourcePage(document=facts, number=0, error=str(error))
+                yield SourcePage(document=facts, number=None, error=str(error))
 
 
 @asynccontextmanager

@@ -1,0 +1,378 @@
+"""Loaders against a server that answers with the number that a page shows."""
+
+import asyncio
+import base64
+import importlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.document_loaders import Blob
+from PIL import Image, ImageDraw
+from pydantic import BaseModel
+from vision_server import Body, Serve, VisionServer
+
+from langchain_glm4v import (
+    GLM4VBlobParser,
+    GLM4VLoader,
+    MediaNotFoundError,
+    PageError,
+    ServerUnreachableError,
+)
+
+pymupdf: Any = importlib.import_module("pymupdf")
+
+SIDE = 560
+BAR = 20  # pixels of the bar for each number
+
+
+def page_picture(number: int) -> Image.Image:
+    """A page that shows a number: a bar at the top, so much the longer."""
+    page = Image.new("RGB", (SIDE, SIDE), "white")
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((20, 20, 40, 30), fill="black")  # where an upright page begins
+    pen.rectangle((40, 40, 40 + BAR * number, 80), fill="black")
+    return page
+
+
+def number_on(picture: Image.Image) -> int | None:
+    """The number that a page shows; None if it does not stand upright."""
+    grey = picture.convert("L").resize((SIDE, SIDE))
+    pixels: Any = grey.load()
+    dark = sum(pixels[x, 60] < 100 for x in range(SIDE))
+    return round((dark - 1) / BAR) if pixels[30, 25] < 100 else None
+
+
+def write_pdf(path: Path, numbers: Sequence[int | None], turn: int = 0) -> Path:
+    """Scanned pages; None for a blank one."""
+    document = pymupdf.open()
+    for number in numbers:
+        picture = page_picture(number) if number else Image.new("RGB", (SIDE, SIDE), "white")
+        file = io.BytesIO()
+        picture.rotate(-turn).save(file, "PNG")
+        page = document.new_page(width=SIDE, height=SIDE)
+        page.insert_image(page.rect, stream=file.getvalue())
+    document.set_metadata({"title": "Bars", "producer": "Scanner 2"})
+    document.save(path)
+    return path
+
+
+_seen: dict[str, str] = {}  # a picture that a server has is sent by its id alone
+
+
+def shown(body: Body) -> Image.Image:
+    part = body["messages"][-1]["content"][0]
+    if part["image_url"] is not None:
+        _seen[part["uuid"]] = part["image_url"]["url"]
+    data = _seen[part["uuid"]].partition(",")[2]
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def choice(text: str, *, reason: str = "stop", logprob: float = -0.01) -> Body:
+    return {
+        "message": {"role": "assistant", "content": f"<think>x</think><answer>{text}"},
+        "finish_reason": reason,
+        "logprobs": {"content": [{"token": "x", "logprob": logprob, "top_logprobs": []}]},
+    }
+
+
+def read(body: Body) -> Body:
+    """The number that a page shows; what does not stand upright is read without confidence."""
+    number = number_on(shown(body))
+    return choice(f"page {number}") if number else choice("zzz", logprob=-1.0)
+
+
+@pytest.fixture
+def server(serve: Serve) -> VisionServer:
+    return serve(read)
+
+
+def numbers_of(documents: Sequence[Any]) -> list[tuple[int, str]]:
+    return [(d.metadata["page"], d.page_content) for d in documents]
+
+
+def test_pages_come_in_order_with_what_is_known_of_them(
+    server: VisionServer, tmp_path: Path
+) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3, 1, None, 7])
+    documents = GLM4VLoader(path, llm=server.model()).load()
+    assert numbers_of(documents) == [(0, "page 3"), (1, "page 1"), (2, ""), (3, "page 7")]
+    first = documents[0].metadata
+    assert first.pop("seconds") > 0
+    assert first == {
+        "source": str(path),
+        "total_pages": 4,
+        "format": "PDF",
+        "title": "Bars",
+        "author": "",
+        "subject": "",
+        "creator": "",
+        "producer": "Scanner 2",
+        "creationdate": "",
+        "moddate": "",
+        "page": 0,
+        "origin": "model",
+        "model": "glm",
+        "confidence": pytest.approx(0.99, abs=0.001),
+        "turn": 0,
+        "attempts": 1,
+        "input_tokens": 5,
+        "output_tokens": 2,
+        "from_cache": False,
+    }
+    assert documents[2].metadata["origin"] == "blank"
+    assert len(server.bodies) == 3  # nobody is asked about a blank page
+
+
+def test_many_pages_are_read_at_once_and_slow_ones_keep_their_place(
+    serve: Serve, tmp_path: Path
+) -> None:
+    def say(body: Body) -> Body:
+        if number_on(shown(body)) == 1:  # the first page is answered when all others are
+            assert slow.wait_for(lambda: len(slow.bodies) == 12 and slow.running == 1)
+        return read(body)
+
+    slow = serve(say)
+    path = write_pdf(tmp_path / "a.pdf", range(1, 13))
+    documents = GLM4VLoader(path, llm=slow.model()).load()
+    assert numbers_of(documents) == [(n, f"page {n + 1}") for n in range(12)]
+
+
+def test_no_more_at_once_than_asked_for(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", range(1, 13))
+    GLM4VLoader(path, llm=server.model(), max_concurrency=2).load()
+    assert server.most <= 2
+
+
+async def test_async(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3, 1])
+    loader = GLM4VLoader(path, llm=server.model())
+    assert numbers_of(await loader.aload()) == [(0, "page 3"), (1, "page 1")]
+    parser = GLM4VBlobParser(llm=server.model())
+    parsed = [d async for d in parser.alazy_parse(Blob.from_path(path))]
+    assert numbers_of(parsed) == [(0, "page 3"), (1, "page 1")]
+
+
+def test_sync_in_a_running_event_loop(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3])
+
+    async def main() -> list[Any]:
+        return GLM4VLoader(path, llm=server.model()).load()
+
+    assert numbers_of(asyncio.run(main())) == [(0, "page 3")]
+
+
+def test_one_document_for_each_file(server: VisionServer, tmp_path: Path) -> None:
+    write_pdf(tmp_path / "a.pdf", [3, None, 1])
+    write_pdf(tmp_path / "b.pdf", [5])
+    one, two = GLM4VLoader(tmp_path, llm=server.model(), mode="single").load()
+    assert one.page_content == "page 3\n\f\n\fpage 1"
+    assert one.metadata["origin"] == "model, blank"
+    assert one.metadata["input_tokens"] == 10
+    assert "page" not in one.metadata
+    assert (two.page_content, two.metadata["source"]) == ("page 5", str(tmp_path / "b.pdf"))
+
+
+def test_all_kinds_of_sources(server: VisionServer, tmp_path: Path) -> None:
+    pdf = write_pdf(tmp_path / "a.pdf", [3, 1])
+    page_picture(4).save(tmp_path / "b.png")
+    (tmp_path / "notes.txt").write_text("of no use")
+    model = server.model()
+
+    def found(source: Any, **options: Any) -> list[tuple[int, str]]:
+        return numbers_of(GLM4VLoader(source, llm=model, **options).load())
+
+    both = [(0, "page 3"), (1, "page 1"), (0, "page 4")]
+    assert found(str(tmp_path)) == both
+    assert found(tmp_path / "*.p*") == both
+    assert found([pdf, tmp_path / "b.png"]) == both
+    assert found(pdf.read_bytes()) == both[:2]
+    assert found(Blob.from_path(pdf)) == both[:2]
+    assert found(Blob.from_data(pdf.read_bytes(), mime_type="application/pdf")) == both[:2]
+    assert found(pdf, pages="2") == [(1, "page 1")]
+    assert found(pdf, pages=[1, 0]) == [(1, "page 1"), (0, "page 3")]
+    with pytest.raises(MediaNotFoundError, match="no file at"):
+        found(tmp_path / "missing.pdf")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MediaNotFoundError, match="no document or picture in the folder"):
+        found(tmp_path / "empty")
+
+
+def test_text_layer(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3, 5])
+    document = pymupdf.open(path)
+    page = document.new_page(pno=1)
+    page.insert_text((72, 72), "Written on a computer, and good to be read.")
+    # A scan that another program has read: its text is not taken.
+    document[0].insert_text((72, 300), "Read by another program, badly enough.", render_mode=3)
+    document.save(tmp_path / "b.pdf")
+    documents = GLM4VLoader(tmp_path / "b.pdf", llm=server.model(), text_layer="auto").load()
+    assert [d.metadata["origin"] for d in documents] == ["model", "text layer", "model"]
+    assert documents[1].page_content.strip() == "Written on a computer, and good to be read."
+    assert len(server.bodies) == 2
+
+
+def test_page_on_its_head_or_side_is_turned(server: VisionServer, tmp_path: Path) -> None:
+    for turn in (90, 180, 270):
+        path = write_pdf(tmp_path / f"{turn}.pdf", [6], turn)
+        (document,) = GLM4VLoader(path, llm=server.model()).load()
+        assert document.page_content == "page 6"
+        assert document.metadata["turn"] == 360 - turn
+        assert document.metadata["attempts"] == 4
+    (left,) = GLM4VLoader(path, llm=server.model(), finds_turn=False).load()
+    assert left.page_content == "zzz"
+
+
+@pytest.mark.parametrize(
+    ("bad", "options", "error"),
+    [
+        (choice("page", reason="length"), {}, "cut off by the limit of tokens"),
+        (choice("ab " * 400), {}, "repeated itself endlessly"),
+        (choice(" "), {}, "read nothing, though something stands"),
+        (choice("Страница первая"), {"scripts": ["cjk"]}, "in another script"),
+    ],
+)
+def test_bad_text_is_asked_for_again_at_other_temperatures(
+    serve: Serve, tmp_path: Path, bad: Body, options: dict[str, Any], error: str
+) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    at_last = serve(lambda body: read(body) if len(at_last.bodies) == 3 else bad)
+    (good,) = GLM4VLoader(path, llm=at_last.model(temperature=0.1), **options).load()
+    assert (good.page_content, good.metadata["attempts"]) == ("page 3", 3)
+    assert [body["temperature"] for body in at_last.bodies] == [0.1, 0.2, 0.5]
+
+    never = serve(lambda _: bad)
+    with pytest.raises(PageError, match=f"page 1 of '.*a.pdf': .*{error}"):
+        GLM4VLoader(path, llm=never.model(), **options).load()
+    assert len(never.bodies) == 4
+
+
+def test_errors_of_pages_never_shift_the_others(serve: Serve, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3, 4, 5])
+    server = serve(
+        lambda body: choice("half", reason="length") if number_on(shown(body)) == 4 else read(body)
+    )
+    with pytest.raises(PageError, match="page 2 of"):
+        GLM4VLoader(path, llm=server.model()).load()
+    with pytest.warns(UserWarning, match=r"page 2 of .* cut off"):
+        documents = GLM4VLoader(path, llm=server.model(), on_error="warn").load()
+    assert numbers_of(documents) == [(0, "page 3"), (1, "half"), (2, "page 5")]
+    assert "cut off" in documents[1].metadata["error"]
+    assert "error" not in documents[0].metadata
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        documents = GLM4VLoader(path, llm=server.model(), on_error="skip").load()
+    assert numbers_of(documents) == [(0, "page 3"), (2, "page 5")]
+
+
+def test_damaged_files_do_not_stop_the_others(server: VisionServer, tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4 nothing")
+    write_pdf(tmp_path / "b.pdf", [3])
+    with pytest.warns(UserWarning, match="not a document that can be read"):
+        documents = GLM4VLoader(tmp_path, llm=server.model(), on_error="warn").load()
+    assert [d.page_content for d in documents] == ["", "page 3"]
+    assert documents[0].metadata["source"] == str(tmp_path / "a.pdf")
+
+
+def test_schema(serve: Serve, tmp_path: Path) -> None:
+    class Bar(BaseModel):
+        number: int
+
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    server = serve(lambda _: choice('{"number": 3}'))
+    (document,) = GLM4VLoader(path, llm=server.model(), schema=Bar).load()
+    assert json.loads(document.page_content) == {"number": 3}
+    server = serve(lambda _: choice('{"name": 3}'))
+    with pytest.raises(PageError, match="does not fit the schema"):
+        GLM4VLoader(path, llm=server.model(), schema=Bar).load()
+
+
+def test_cached_pages_are_not_asked_about_again(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3, 4, None])
+    options: dict[str, Any] = {"llm": server.model(), "cache": tmp_path / "cache" / "pages.sqlite"}
+    first = GLM4VLoader(path, **options).load()
+    again = GLM4VLoader(path.rename(tmp_path / "b.pdf"), **options).load()
+    assert numbers_of(again) == numbers_of(first)
+    assert [d.metadata["from_cache"] for d in again] == [True, True, False]
+    assert len(server.bodies) == 2
+    # What the text depends on is part of what a page is known by.
+    GLM4VLoader(tmp_path / "b.pdf", prompt="Read it.", **options).load()
+    assert len(server.bodies) == 4
+    GLM4VLoader(tmp_path / "b.pdf", **{**options, "llm": server.model(temperature=0.3)}).load()
+    assert len(server.bodies) == 6
+
+
+def test_failed_pages_are_not_cached(serve: Serve, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    server = serve(lambda body: choice("x", reason="length") if server.bad else read(body))  # type: ignore[attr-defined]
+    server.bad = True  # type: ignore[attr-defined]
+    options: dict[str, Any] = {"llm": server.model(), "cache": tmp_path / "pages.sqlite"}
+    GLM4VLoader(path, on_error="skip", **options).load()
+    server.bad = False  # type: ignore[attr-defined]
+    assert numbers_of(GLM4VLoader(path, **options).load()) == [(0, "page 3")]
+
+
+def test_server_that_is_gone_ends_the_run(serve: Serve, tmp_path: Path) -> None:
+    """Else a thousand pages would fail one after the other, and be told as unreadable."""
+    server = serve(read)
+    model = server.model(max_retries=0)
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    assert GLM4VLoader(path, llm=model).load()
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ServerUnreachableError):
+        GLM4VLoader(path, llm=model, on_error="skip").load()
+
+
+def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path) -> None:
+    server = serve(lambda body: read(body) if number_on(shown(body)) == 1 else None)
+    path = write_pdf(tmp_path / "a.pdf", range(1, 9))
+    documents = GLM4VLoader(path, llm=server.model()).lazy_load()
+    assert next(documents).page_content == "page 1"
+    assert server.wait_for(lambda: server.running == 7)
+    documents.close()  # type: ignore[attr-defined]
+    assert server.wait_for(lambda: server.running == 0)
+    assert server.hung_up == 7
+
+
+def test_killed_run_goes_on_where_it_was(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [n % 24 + 1 for n in range(24)])
+    cache = tmp_path / "pages.sqlite"
+    program = (
+        "import sys\n"
+        "from langchain_glm4v import ChatGLM4V, GLM4VLoader\n"
+        f"model = ChatGLM4V(base_url={server.url!r}, api_key='key', model='glm')\n"
+        f"loader = GLM4VLoader({str(path)!r}, llm=model, cache={str(cache)!r}, max_concurrency=2)\n"
+        "for document in loader.lazy_load():\n"
+        "    print(document.metadata['page'], flush=True)\n"
+    )
+    running = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    taken = [int(running.stdout.readline()) for _ in range(5)]
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert taken == [0, 1, 2, 3, 4]
+    asked = len(server.bodies)
+    documents = GLM4VLoader(path, llm=server.model(), cache=cache).load()
+    assert numbers_of(documents) == [(n, f"page {n + 1}") for n in range(24)]
+    kept = sum(d.metadata["from_cache"] for d in documents)
+    assert kept >= 5  # what was handed out had been written
+    assert len(server.bodies) == asked + 24 - kept
+
+
+def test_wrong_options_are_told_at_once(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    for options in ({"mode": "pages"}, {"on_error": "ignore"}, {"text_layer": "yes"}):
+        with pytest.raises(ValueError, match="it must be one of"):
+            GLM4VLoader(path, llm=server.model(), **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="there is no option page"):
+        GLM4VLoader(path, llm=server.model(), page="1")  # type: ignore[call-arg]
+    with pytest.raises(PageError, match=r"^'.*a.pdf': .*there is no page 9"):
+        GLM4VLoader(path, llm=server.model(), pages="9").load()
