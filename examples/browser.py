@@ -1,10 +1,11 @@
 """A `Screen` for agents: a page in a headless Chromium, driven by Playwright.
 
 The page may be hostile, so nothing here trusts it. What an action would do is looked up in a world
-of scripts of our own, which the page cannot tamper with. The browser reaches the host it began on
-and nothing else, sends nothing and saves nothing: what was consented to opens one of these doors,
-while that action lasts. Redirects, prefetching and sockets of workers can reach other ports of that
-host.
+of scripts of our own, which the page cannot tamper with. The browser saves nothing and never leaves
+the site that it began on: whatever asks, no address is found but that of its host and port. Forms
+and scripts send nothing to it, except while an action lasts for which that was consented to. What
+they read from it is not held back, nor are sockets of workers: a page can tell its own server what
+was clicked and written.
 """
 
 import os
@@ -22,6 +23,7 @@ from playwright.sync_api import (
     Error,
     FileChooser,
     Page,
+    Request,
     Route,
     WebSocketRoute,
     sync_playwright,
@@ -45,6 +47,7 @@ from langchain_glm4v.gui import (
 FLAGS = (
     *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",  # its UDP asks for no address
 )
 NOTCH = 100  # pixels that a notch of the wheel scrolls
 TIMEOUT = 10_000  # milliseconds
@@ -72,10 +75,8 @@ MARKS = """(() => {
   return { marks, width: innerWidth, height: innerHeight };
 })()"""
 
-# Ways out that do not pass where requests are stopped.
-CLOSED = "for (const name of ['RTCPeerConnection', 'webkitRTCPeerConnection', 'SharedWorker'])" + (
-    " delete globalThis[name];"
-)
+# What they send does not pass where requests are stopped.
+CLOSED = "delete globalThis.SharedWorker; delete globalThis.fetchLater;"
 
 # What an action on an element would do: names of `Risk`.
 RISKS = r"""function (kind) {
@@ -150,7 +151,7 @@ class BrowserScreen:
     or without, and several of them.
 
     Args:
-        url: Where it begins; the browser stays on this site.
+        url: Where it begins. The browser stays on this site: its host and port.
         width: Pixels of the page.
         height: Pixels of the page.
 
@@ -162,7 +163,7 @@ class BrowserScreen:
     def __init__(self, url: str, width: int = 1280, height: int = 720) -> None:
         self._site = _origin(url)
         self._size = (width, height)
-        self._allowed: Collection[Risk] = ()
+        self._may_send = False
         self._stopped: list[str] = []  # what was not let through and is not told yet
         self._thread = ThreadPoolExecutor(1, "browser")
         try:
@@ -203,14 +204,16 @@ class BrowserScreen:
         path = find_chromium()
         if path is None:
             raise FileNotFoundError("Chromium is not installed: apt-get install chromium")
+        host = _host(url)
         self._playwright = sync_playwright().start()
         try:
             self._browser = self._playwright.chromium.launch(
                 executable_path=path,
-                # Nothing but this site has a name; root cannot have the sandbox.
+                # Nothing but this site is found, by names or IP addresses; root cannot have the
+                # sandbox.
                 args=[
                     *FLAGS,
-                    f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {urlsplit(url).hostname}",
+                    f"--host-resolver-rules=MAP {host} {host}, MAP * ~NOTFOUND",
                     *(["--no-sandbox"] if os.geteuid() == 0 else []),
                 ],
             )
@@ -254,7 +257,7 @@ class BrowserScreen:
         if new := {*self._risks(action)} - {*allowed}:
             listed = ", ".join(sorted(risk.value for risk in new))
             raise ActionError(f"the page changed meanwhile: now the action {listed}")
-        self._allowed = allowed
+        self._may_send = Risk.SUBMIT in allowed
         try:
             self._do(action)
             self._page.wait_for_timeout(WAIT if isinstance(action, Wait) else REST)
@@ -262,7 +265,7 @@ class BrowserScreen:
         except Error as error:
             raise ActionError(f"the browser says: {error.message.splitlines()[0]}") from error
         finally:
-            self._allowed = ()
+            self._may_send = False
         stopped, self._stopped = dict.fromkeys(self._stopped), []
         return f"the browser stopped what the page tried: {'; '.join(stopped)}" if stopped else ""
 
@@ -355,6 +358,7 @@ class BrowserScreen:
         context.add_init_script(CLOSED)
         context.route("**/*", self._pass)
         context.route_web_socket("**/*", self._close_socket)
+        context.on("requestfailed", self._tell_redirect)
         page = context.new_page()
         context.on("page", self._close_page)
         page.on("dialog", self._dismiss)
@@ -367,9 +371,9 @@ class BrowserScreen:
     def _pass(self, route: Route) -> None:
         """Let a request through if it may be."""
         request = route.request
-        if _origin(request.url) != self._site and Risk.LEAVE not in self._allowed:
+        if _origin(request.url) != self._site:  # could not anyway; so the page stays as it is
             self._stop(route, f"it would have gone to {_origin(request.url)}")
-        elif request.method not in ("GET", "HEAD") and Risk.SUBMIT not in self._allowed:
+        elif request.method not in ("GET", "HEAD") and not self._may_send:
             self._stop(route, "it would have sent data")
         else:
             route.continue_()
@@ -380,6 +384,11 @@ class BrowserScreen:
             route.fulfill(status=204)  # the page stays as it is
         else:
             route.abort("blockedbyclient")
+
+    def _tell_redirect(self, request: Request) -> None:
+        # Depending on who asked, the request is the one before the redirect, or the one after it.
+        if request.failure == "net::ERR_NAME_NOT_RESOLVED":
+            self._stopped.append(f"it would have left the site by {request.url[:200]!r}")
 
     def _close_socket(self, socket: WebSocketRoute) -> None:
         self._stopped.append(f"it would have talked to {_origin(socket.url)}")
@@ -410,3 +419,10 @@ def find_chromium() -> str | None:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _host(url: str) -> str:
+    """Host and port."""
+    parts = urlsplit(url)
+    default = 443 if parts.scheme == "https" else 80
+    return parts.netloc if parts.port else f"{parts.netloc}:{default}"

