@@ -5,21 +5,28 @@ import base64
 import importlib
 import io
 import json
+import multiprocessing
+import os
+import random
 import signal
-import subprocess
-import sys
+import sqlite3
+import time
 import warnings
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.document_loaders import Blob
+from langchain_core.documents import Document
 from PIL import Image, ImageDraw
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from vision_server import Body, Serve, VisionServer
+from waiting import wait_until
 
 from langchain_glm4v import (
+    ChatGLM4V,
     GLM4VBlobParser,
     GLM4VLoader,
     MediaNotFoundError,
@@ -30,24 +37,26 @@ from langchain_glm4v import (
 pymupdf: Any = importlib.import_module("pymupdf")
 
 SIDE = 560
-BAR = 20  # pixels of the bar for each number
+BITS = 10
 
 
 def page_picture(number: int) -> Image.Image:
-    """A page that shows a number: a bar at the top, so much the longer."""
+    """A page that shows a number: by a square for each bit of it that is set."""
     page = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(page)
     pen.rectangle((20, 20, 40, 30), fill="black")  # where an upright page begins
-    pen.rectangle((40, 40, 40 + BAR * number, 80), fill="black")
+    for bit in range(BITS):
+        if number >> bit & 1:
+            pen.rectangle((40 + 40 * bit, 40, 60 + 40 * bit, 80), fill="black")
     return page
 
 
 def number_on(picture: Image.Image) -> int | None:
     """The number that a page shows; None if it does not stand upright."""
-    grey = picture.convert("L").resize((SIDE, SIDE))
-    pixels: Any = grey.load()
-    dark = sum(pixels[x, 60] < 100 for x in range(SIDE))
-    return round((dark - 1) / BAR) if pixels[30, 25] < 100 else None
+    pixels: Any = picture.convert("L").resize((SIDE, SIDE)).load()
+    if pixels[30, 25] > 100:
+        return None
+    return sum((pixels[50 + 40 * bit, 60] < 100) << bit for bit in range(BITS))
 
 
 def write_pdf(path: Path, numbers: Sequence[int | None], turn: int = 0) -> Path:
@@ -342,29 +351,65 @@ def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path)
     assert server.hung_up == 7
 
 
-def test_killed_run_goes_on_where_it_was(server: VisionServer, tmp_path: Path) -> None:
-    path = write_pdf(tmp_path / "a.pdf", [n % 24 + 1 for n in range(24)])
-    cache = tmp_path / "pages.sqlite"
-    program = (
-        "import sys\n"
-        "from langchain_glm4v import ChatGLM4V, GLM4VLoader\n"
-        f"model = ChatGLM4V(base_url={server.url!r}, api_key='key', model='glm')\n"
-        f"loader = GLM4VLoader({str(path)!r}, llm=model, cache={str(cache)!r}, max_concurrency=2)\n"
-        "for document in loader.lazy_load():\n"
-        "    print(document.metadata['page'], flush=True)\n"
-    )
-    running = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    taken = [int(running.stdout.readline()) for _ in range(5)]
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert taken == [0, 1, 2, 3, 4]
-    asked = len(server.bodies)
+PAGES, KILLS = 300, 20
+
+
+def load_all(path: Path, cache: Path, url: str) -> None:
+    """What is killed: a program that loads a document."""
+    model = ChatGLM4V(base_url=url, api_key=SecretStr("key"), model="glm")
+    for _ in GLM4VLoader(path, llm=model, cache=cache, max_concurrency=4).lazy_load():
+        pass
+
+
+def test_run_that_is_killed_again_and_again_pays_for_no_page_twice(
+    server: VisionServer, tmp_path: Path
+) -> None:
+    path, cache = write_pdf(tmp_path / "a.pdf", range(1, PAGES + 1)), tmp_path / "pages.sqlite"
+    undisturbed = GLM4VLoader(path, llm=server.model(), cache=tmp_path / "other.sqlite").load()
+    assert len(server.bodies) == PAGES
+    server.bodies.clear()
+    # Its processes begin with what they need imported.
+    programs = multiprocessing.get_context("forkserver")
+    programs.set_forkserver_preload([__name__])
+    chance = random.Random(7)
+    committed: set[str] = set()
+    for _ in range(KILLS):
+        program = programs.Process(target=load_all, args=(path, cache, server.url))
+        program.start()
+        assert program.pid is not None
+        # After so many pages more, and at any moment after that.
+        goal = len(committed) + chance.randrange(PAGES // KILLS)
+        wait_until(lambda: len(texts_in(cache)) >= goal)  # noqa: B023
+        time.sleep(chance.random() / 50)
+        os.kill(program.pid, signal.SIGKILL)
+        program.join()
+        asked = [f"page {number_on(shown(body))}" for body in server.bodies]
+        assert not committed.intersection(asked)  # by earlier runs
+        server.bodies.clear()
+        committed = texts_in(cache)
     documents = GLM4VLoader(path, llm=server.model(), cache=cache).load()
-    assert numbers_of(documents) == [(n, f"page {n + 1}") for n in range(24)]
-    kept = sum(d.metadata["from_cache"] for d in documents)
-    assert kept >= 5  # what was handed out had been written
-    assert len(server.bodies) == asked + 24 - kept
+    assert [without_times(d) for d in documents] == [without_times(d) for d in undisturbed]
+    assert sum(d.metadata["from_cache"] for d in documents) == len(committed) < PAGES
+    assert len(server.bodies) == PAGES - len(committed)
+    assert len(texts_in(cache)) == PAGES
+
+
+def texts_in(cache: Path) -> set[str]:
+    """Texts of the pages that were written by now."""
+    if not cache.exists():
+        return set()
+    with (
+        suppress(sqlite3.OperationalError),  # there is no table yet
+        closing(sqlite3.connect(f"file:{cache}?mode=ro", uri=True)) as database,
+    ):
+        rows = database.execute("SELECT reading FROM pages").fetchall()
+        return {json.loads(row[0])["text"] for row in rows}
+    return set()
+
+
+def without_times(document: Document) -> tuple[str, dict[str, Any]]:
+    known = {k: v for k, v in document.metadata.items() if k not in ("seconds", "from_cache")}
+    return document.page_content, known
 
 
 def test_wrong_options_are_told_at_once(server: VisionServer, tmp_path: Path) -> None:

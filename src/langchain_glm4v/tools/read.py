@@ -1,6 +1,5 @@
 """A tool that reads what is written: pictures and pages as Markdown."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
 
@@ -8,6 +7,7 @@ from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
 
 from langchain_glm4v.errors import UnsupportedMediaError
+from langchain_glm4v.markdown import unfenced
 from langchain_glm4v.media.source import shown
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers
@@ -28,9 +28,6 @@ from langchain_glm4v.tools.sources import at_hand, source
 from langchain_glm4v.tools.texts import READ
 
 _ENGLISH = READ["en"].fields
-
-# Models put a fence around all of it, though nobody asked for code.
-_FENCED = re.compile(r"```(?:markdown|md|html)?\n(.*)\n```", re.DOTALL)
 
 
 class ReadArguments(BaseModel):
@@ -149,11 +146,5 @@ class ReadTool(PagedTool[ReadArguments]):
 def _page(page: int, said: Answer | str) -> PageText:
     if isinstance(said, str):
         return PageText(page=page, text="", finish_reason="", error=said)
-    text = _unfenced(said["answer"])
+    text = unfenced(said["answer"])
     return PageText(page=page, text=text, finish_reason=said["finish_reason"], error="")
-
-
-def _unfenced(text: str) -> str:
-    """The text without a fence around all of it."""
-    fenced = _FENCED.fullmatch(text)
-    return fenced[1] if fenced else text
