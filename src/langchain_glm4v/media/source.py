@@ -184,12 +184,17 @@ def decode_data_url(url: str, kind: str) -> bytes:
         ) from error
 
 
-def shown(source: Source) -> str:
-    """A path or URL as an error message shows it: without what a URL may hold of secrets."""
+def without_secrets(source: Source) -> str:
+    """A path or URL without what a URL may hold of secrets, and cut short if it is a long one."""
     text = os.fspath(source)
     if scheme(source) not in ("", "data", "file"):
         text = _SECRETS.sub(lambda found: "?…" if found[0].startswith("?") else "", text)
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def shown(source: Source) -> str:
+    """A path or URL as an error message shows it."""
+    return repr(without_secrets(source))
 
 
 def path_of(url: str) -> str:
