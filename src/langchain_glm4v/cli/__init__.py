@@ -54,6 +54,7 @@ COMMANDS: Mapping[str, Command] = {
     "pull": Command("pulling", "download a checkpoint"),
     "ask": Command("asking", "ask about pictures, a video, documents, or nothing but the question"),
     "plan": Command("asking", "show what media will cost in a request"),
+    "transcribe": Command("transcribing", "read documents and pictures, page by page, into files"),
     "mcp": Command("mcp_serving", "offer the vision tools over MCP, to editors and assistants"),
     "bench": Command("bench", "measure how fast a server answers"),
     "completion": Command("completion", "print a script that completes commands in a shell"),

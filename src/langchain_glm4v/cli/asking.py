@@ -9,9 +9,14 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 
 from langchain_glm4v.cli.exits import CUT_OFF
-from langchain_glm4v.cli.model import add_allow_host, add_model, asked_model
+from langchain_glm4v.cli.model import (
+    add_allow_host,
+    add_answering,
+    add_model,
+    answering,
+    asked_model,
+)
 from langchain_glm4v.cli.terminal import dimmed, harmless, print_json, say
-from langchain_glm4v.cli.values import number, whole
 from langchain_glm4v.media_blocks import OPTIONS, Kind
 from langchain_glm4v.media_plan import plan
 from langchain_glm4v.preparation import Preparation, at_once
@@ -86,14 +91,7 @@ def _add_ask(parser: argparse.ArgumentParser) -> None:
     )
     add_model(parser)
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
-    parser.add_argument("--max-tokens", type=whole(1), metavar="N", help="of thinking and answer")
-    parser.add_argument("--temperature", type=number, metavar="X", help="0: always the likeliest")
-    parser.add_argument("--thinking-budget", type=whole(1), metavar="N", help="tokens of thinking")
-    parser.add_argument(
-        "--thinking",
-        choices=("auto", "off"),
-        help="off: answer at once. Default: auto",
-    )
+    add_answering(parser)
     parser.add_argument(
         "--reasoning",
         action=argparse.BooleanOptionalAction,
@@ -115,12 +113,8 @@ def _ask(args: argparse.Namespace) -> int:
     content = [*_blocks(media, args), {"type": "text", "text": question}]
     messages: list[BaseMessage] = [SystemMessage(args.system)] if args.system else []
     messages.append(HumanMessage(content))  # type: ignore[arg-type]
-    fields = {
-        name: value
-        for name in ("max_tokens", "temperature", "thinking", "thinking_budget")
-        if (value := getattr(args, name)) is not None
-    }
-    with asked_model(args, {**fields, "allow_hosts": tuple(args.allow_host)}) as model:
+    fields = {**answering(args), "allow_hosts": tuple(args.allow_host)}
+    with asked_model(args, fields) as model:
         show = Shown(args.reasoning)
         whole: AIMessageChunk | None = None
         for chunk in model.stream(messages):

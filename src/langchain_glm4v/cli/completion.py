@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 # Arguments that are files.
-FILES = {"media", "api_key_file", "log_path", "model"}
+FILES = {
+    *("media", "api_key_file", "log_path", "model"),
+    *("inputs", "output", "schema", "password_file", "cache"),
+}
 SHELLS: Mapping[str, str] = {
     "bash": "glm4v completion bash > ~/.local/share/bash-completion/completions/glm4v",
     "zsh": 'glm4v completion zsh > "${fpath[1]}/_glm4v"',

@@ -7,6 +7,7 @@ FAILED = 1
 MISUSED = 2
 NONE_RUNS = 3
 CUT_OFF = 4
+PAGES_FAILED = 5
 INTERRUPTED = 128 + signal.SIGINT
 PIPE_BROKEN = 128 + signal.SIGPIPE
 TERMINATED = 128 + signal.SIGTERM
@@ -17,6 +18,7 @@ EXITS: Mapping[int, str] = {
     MISUSED: "misused: see --help",
     NONE_RUNS: "no server runs",
     CUT_OFF: "the answer was cut off, by --max-tokens or because it repeated itself",
+    PAGES_FAILED: "pages could not be read, or not well; standard error names each",
     INTERRUPTED: "stopped by Ctrl-C",
     PIPE_BROKEN: "nobody reads the output any more",
     TERMINATED: "stopped by SIGTERM, before the server was ready",

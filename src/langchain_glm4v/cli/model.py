@@ -10,6 +10,7 @@ import httpx2
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.cli.finding import NoServerError, Target, add_target, target
 from langchain_glm4v.cli.terminal import say
+from langchain_glm4v.cli.values import number, whole
 from langchain_glm4v.clients import explained
 from langchain_glm4v.errors import ServerError
 
@@ -38,6 +39,24 @@ def add_allow_host(parser: "argparse._ActionsContainer") -> None:
         metavar="HOST",
         help="may be fetched from though it is not public; may be given again",
     )
+
+
+def add_answering(parser: argparse.ArgumentParser) -> None:
+    """Let a command say how its model answers."""
+    parser.add_argument("--max-tokens", type=whole(1), metavar="N", help="of thinking and answer")
+    parser.add_argument("--temperature", type=number, metavar="X", help="0: always the likeliest")
+    parser.add_argument("--thinking-budget", type=whole(1), metavar="N", help="tokens of thinking")
+    parser.add_argument(
+        "--thinking",
+        choices=("auto", "off"),
+        help="off: answer at once. Default: auto",
+    )
+
+
+def answering(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a model that answers as a command line says."""
+    names = ("max_tokens", "temperature", "thinking", "thinking_budget")
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 @contextmanager

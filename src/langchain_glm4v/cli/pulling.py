@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_glm4v.cli.terminal import say
+from langchain_glm4v.cli.terminal import clock, say
 from langchain_glm4v.server.weights import SOURCES, Progress, fetch
 
 BAR = 30  # characters
@@ -60,7 +60,7 @@ class Bar:
         share = progress.done_bytes / (progress.total_bytes or 1)
         speed = (progress.done_bytes - at_first) / max(now - began, 1.0)
         left = (progress.total_bytes - progress.done_bytes) / speed if speed else 0.0
-        line = f"{progress}, {share:.0%}, {speed / 1e6:.1f} MB/s, {_time(left)} left"
+        line = f"{progress}, {share:.0%}, {speed / 1e6:.1f} MB/s, {clock(left)} left"
         if self._is_terminal:
             filled = round(BAR * share)
             sys.stderr.write(f"\r[{'#' * filled}{'.' * (BAR - filled)}] {line}\033[K")
@@ -73,11 +73,6 @@ class Bar:
         """Leave the bar as it is."""
         if self._is_terminal and self._began:
             say("")
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
 
 
 COMMANDS: Mapping[str, Any] = {"pull": (_add_pull, _pull)}

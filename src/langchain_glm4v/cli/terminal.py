@@ -33,6 +33,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
+def clock(seconds: float) -> str:
+    """A time as minutes and seconds, and hours if there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, below = divmod(minutes, 60)
+    return f"{hours}:{below:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows in columns, each as wide as it needs to be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

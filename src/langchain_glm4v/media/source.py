@@ -108,7 +108,7 @@ def read(source: Given, kind: str, *, allow_hosts: Collection[str] = ()) -> byte
             _check_length(len(data), f"the {kind}", kind)
             return data
         case "file" | "":
-            return _read_file(_local_path(source), kind)
+            return _read_file(local_path(source), kind)
         case _:
             raise _unreadable(source, kind)
 
@@ -149,7 +149,7 @@ def local_file(source: Given, kind: str) -> Iterator[Path]:
     """
     source = plain(source, kind)
     if not isinstance(source, bytes) and scheme(source) in ("", "file"):
-        yield _found(_local_path(source), kind)[0].absolute()
+        yield _found(local_path(source), kind)[0].absolute()
         return
     data = read(source, kind)
     del source
@@ -184,12 +184,17 @@ def decode_data_url(url: str, kind: str) -> bytes:
         ) from error
 
 
-def shown(source: Source) -> str:
-    """A path or URL as an error message shows it: without what a URL may hold of secrets."""
+def without_secrets(source: Source) -> str:
+    """A path or URL without what a URL may hold of secrets, and cut short if it is a long one."""
     text = os.fspath(source)
     if scheme(source) not in ("", "data", "file"):
         text = _SECRETS.sub(lambda found: "?…" if found[0].startswith("?") else "", text)
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def shown(source: Source) -> str:
+    """A path or URL as an error message shows it."""
+    return repr(without_secrets(source))
 
 
 def path_of(url: str) -> str:
@@ -247,7 +252,12 @@ def _check_length(size: int, name: str, kind: str) -> None:
         )
 
 
-def _local_path(source: Source) -> str:
+def local_path(source: Source) -> str:
+    """The path of a source that is not in the network.
+
+    Raises:
+        UnsupportedMediaError: As for `path_of`.
+    """
     return path_of(str(source)) if scheme(source) == "file" else os.fspath(source)
 
 

@@ -20,6 +20,9 @@ VERSION = 1
 """Of the file; another is refused."""
 
 _BUSY_SECONDS = 30.0  # for another process that writes
+_BUSY_LOOK = 0.01  # seconds
+# In one statement, so that both are of one moment.
+_FOUND = "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
 _CREATE = """
 CREATE TABLE IF NOT EXISTS pages (
     key BLOB PRIMARY KEY,
@@ -36,7 +39,7 @@ def key_of(picture: bytes, depends_on: Mapping[str, Any]) -> bytes:
         picture: The picture of the page.
         depends_on: All else that its text depends on, of JSON's types.
     """
-    told = json.dumps(depends_on, sort_keys=True, ensure_ascii=False).encode()
+    told = json.dumps(depends_on, sort_keys=True).encode()
     pixels = hashlib.blake2b(picture, digest_size=32).digest()
     return hashlib.blake2b(pixels + told, digest_size=32).digest()
 
@@ -56,26 +59,53 @@ class PageCache:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # One connection, guarded by the lock, for all threads.
-            self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
-            self._begin()
+            # One connection, guarded by the lock, for all threads. Transactions are our own, for
+            # sqlite3 would begin none before a table is made.
+            self._database = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
+            )
         except (OSError, sqlite3.Error) as error:
             raise self._failed("opened", error) from error
+        try:
+            self._begin()
+        except sqlite3.Error as error:
+            self._database.close()
+            raise self._failed("opened", error) from error
+        except CacheError:
+            self._database.close()
+            raise
 
     def _begin(self) -> None:
-        # Readers do not wait for writers, and a commit is one write at the end of a file.
-        self._database.execute("PRAGMA journal_mode=WAL")
-        found = self._database.execute("PRAGMA user_version").fetchone()[0]
-        tables = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        self._check()  # before anything is written to what may be another program's
+        self._keep_a_log()
+        with self._database:
+            # At once or not at all: another process may be at it, and this one may be killed.
+            self._database.execute("BEGIN IMMEDIATE")
+            self._check()
+            self._database.execute(_CREATE)
+            self._database.execute(f"PRAGMA user_version={VERSION}")
+
+    def _keep_a_log(self) -> None:
+        """Let readers not wait for writers, and a commit be one write at the end of a file."""
+        end = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                # For this, SQLite itself does not wait until others have begun the file.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(_BUSY_LOOK)
+            else:
+                return
+
+    def _check(self) -> None:
+        found, tables = self._database.execute(_FOUND).fetchone()
         if found != VERSION and (found or tables):
-            message = (
+            raise CacheError(
                 f"{str(self.path)!r} is no cache of pages of this version: name another file, or "
                 "remove it"
             )
-            raise CacheError(message)
-        with self._database:
-            self._database.execute(_CREATE)
-            self._database.execute(f"PRAGMA user_version={VERSION}")
 
     def get(self, key: bytes) -> Reading | None:
         """The reading of a page; None if there is none, or none that can be read.

@@ -21,6 +21,7 @@ FOREIGN_SHARE = 0.2
 """Share of the letters of a page that may be of scripts that are not expected."""
 
 _COMMON = ("LATIN",)  # names, units and formulas stand in pages of every script
+_LETTERS = 0x10000  # code points among which there are letters of all living scripts
 _GOOD_LAYER = 20  # characters
 _STRANGE_SHARE = 0.05
 _MOST_PICTURED = 0.5
@@ -64,6 +65,11 @@ def foreign_share(text: str, scripts: Collection[str]) -> float:
 def script_of(letter: str) -> str:
     """The script of a letter, as its name in Unicode begins: "LATIN", "CJK", "HIRAGANA"."""
     return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
+
+
+def is_script(name: str) -> bool:
+    """Whether letters are of a script of this name, as Unicode has it."""
+    return any(script_of(chr(code)) == name.upper() for code in range(_LETTERS))
 
 
 def is_good_layer(text: str, pictured: float) -> bool:

@@ -44,7 +44,7 @@ class Reading:
 
     def to_json(self) -> str:
         """The reading as text, which `from_json` reads."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Reading":
@@ -66,6 +66,7 @@ class DocumentFacts:
 
     Attributes:
         source: Path, URL or name, as metadata call it.
+        index: Which of those that were to be read it is, counted from 0: names may be the same.
         total_pages: Pages of the document, not only those that were asked for.
         format: "PDF" and so on, as in `media.document`; "" for a picture.
         title: "" if none is given, as are those below.
@@ -78,6 +79,7 @@ class DocumentFacts:
     """
 
     source: str
+    index: int = 0
     total_pages: int
     format: str = ""
     title: str = ""

@@ -3,13 +3,13 @@
 import glob
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
 from langchain_glm4v.media import document, image
-from langchain_glm4v.media.source import Given, scheme, shown
+from langchain_glm4v.media.source import Given, scheme, without_secrets
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription.records import DocumentFacts, name_of
 
@@ -22,7 +22,8 @@ SUFFIXES = frozenset(
 """Endings of the names of files that are taken from a folder; one that is named is always taken."""
 
 Sources: TypeAlias = Any
-"""A path, a URL, a pattern such as "scans/**/*.pdf", a folder, bytes or a `Blob`, or several."""
+"""A path, a URL, a pattern such as "scans/**/*.pdf", a folder, bytes or a `Blob`, or several;
+what `find` gives stands for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,12 @@ class Source:
     Attributes:
         given: What leads to it.
         name: What metadata call it.
+        index: Which of those to be read it is, counted from 0.
     """
 
     given: Given = field(repr=False)
     name: str
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +94,39 @@ def find(sources: Sources) -> Iterator[Source]:
     """
     if isinstance(sources, str | os.PathLike | bytes | bytearray) or hasattr(sources, "as_bytes"):
         sources = [sources]
-    for given in sources:
-        if isinstance(given, str | os.PathLike) and not scheme(os.fspath(given)):
+    seen: set[str] = set()
+    index = 0
+    for source in _all(sources):
+        if (place := _place(source.given)) is not None:
+            if place in seen:
+                continue
+            seen.add(place)
+        yield replace(source, index=index)
+        index += 1
+
+
+def _all(several: Iterable[Any]) -> Iterator[Source]:
+    for given in several:
+        if isinstance(given, Source):
+            yield given
+        elif isinstance(given, str | os.PathLike) and not scheme(os.fspath(given)):
             yield from (Source(path, str(path)) for path in _files(Path(given)))
         else:
             yield Source(given, _name(given))
 
 
+def _place(given: Given) -> str | None:
+    """What is the same for two ways to name a file; None for what has no name."""
+    if isinstance(given, Path):
+        return os.path.abspath(given)  # noqa: PTH100 - `Path` has nothing that leaves links alone
+    return given if isinstance(given, str) else None
+
+
 def _name(given: Given) -> str:
     named = getattr(given, "source", None) if hasattr(given, "as_bytes") else given
-    return shown(named) if isinstance(named, str | os.PathLike) else "bytes"
+    if not isinstance(named, str | os.PathLike):
+        return "bytes"
+    return "data" if scheme(named) == "data" else without_secrets(named)
 
 
 def _files(path: Path) -> Iterable[Path]:
@@ -148,6 +174,7 @@ def _of_document(source: Source, given: Given, rendering: Rendering) -> Iterator
     info = document.info(given, **options)
     facts = DocumentFacts(
         source=source.name,
+        index=source.index,
         total_pages=info.page_count,
         format=info.format,
         title=info.title,
@@ -183,7 +210,7 @@ def _of_picture(source: Source, given: Given, rendering: Rendering) -> Iterator[
         pictures = image.prepare(given, max_tokens=rendering.max_tokens, at_most=10_000)
     except MediaError as error:
         raise type(error)(f"{source.name}: {error}") from error
-    facts = DocumentFacts(source=source.name, total_pages=len(pictures))
+    facts = DocumentFacts(source=source.name, index=source.index, total_pages=len(pictures))
     wanted = document.page_numbers(rendering.pages, len(pictures), repr(source.name))
     for number in wanted:
         picture = pictures[number]

@@ -22,15 +22,16 @@ import anyio
 import openai
 from anyio.from_thread import start_blocking_portal
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
 from langchain_glm4v.call_errors import ServerUnreachableError
 from langchain_glm4v.chat_models import ChatGLM4V
 from langchain_glm4v.errors import GLM4VError, MediaError, UnsupportedByServerError
 from langchain_glm4v.markdown import unfenced
-from langchain_glm4v.media import scan
+from langchain_glm4v.media import scan, stopping
+from langchain_glm4v.output_parsers import json_schema
 from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.structured import choices_of
 from langchain_glm4v.transcription import attempts, checks, sources
 from langchain_glm4v.transcription.attempts import Attempt, Reply
 from langchain_glm4v.transcription.cache import PageCache, key_of
@@ -110,13 +111,16 @@ class Transcriber:
             CacheError: The cache cannot be read or written.
             ServerUnreachableError: Nothing answers; what was read is in the cache.
         """
-        with (
-            start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(aclosing(self.apages(given))) as results,
-            suppress(StopAsyncIteration),
-        ):
+        results = self.apages(given)
+        # After Ctrl-C the portal cancels what runs in it, and that closes the results.
+        with start_blocking_portal() as portal, suppress(StopAsyncIteration):
             while True:
-                yield portal.call(results.__anext__)
+                result = portal.call(results.__anext__)
+                try:
+                    yield result
+                except GeneratorExit:
+                    portal.call(results.aclose)
+                    raise
 
     async def apages(self, given: Sources) -> AsyncGenerator[PageResult]:
         """As `pages`."""
@@ -203,7 +207,7 @@ class _Run:
         if self._cache is not None and (kept := self._cache.get(self._key(page))) is not None:
             return result(kept, from_cache=True)
         try:
-            ink = await asyncio.to_thread(scan.ink, page.picture, page.name)
+            ink = await stopping.in_thread(scan.ink, page.picture, page.name)
         except MediaError as error:
             return result(_NOTHING, error=str(error))
         if ink < scan.BLANK_INK:
@@ -244,7 +248,7 @@ class _Run:
     async def _asked(self, page: SourcePage, attempt: Attempt) -> Reply:
         picture, mime_type = page.picture, page.mime_type
         if attempt.turn:
-            picture = await asyncio.to_thread(scan.turned, picture, attempt.turn, page.name)
+            picture = await stopping.in_thread(scan.turned, picture, attempt.turn, page.name)
             mime_type = "image/jpeg"
         encoded = base64.b64encode(picture).decode("ascii")
         question = HumanMessage(
@@ -320,18 +324,23 @@ def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Gene
             try:
                 yield from pages
             except MediaError as error:
-                facts = DocumentFacts(source=source.name, total_pages=0)
+                facts = DocumentFacts(source=source.name, index=source.index, total_pages=0)
                 yield SourcePage(document=facts, number=None, error=str(error))
 
 
 @asynccontextmanager
 async def _in_thread(items: Iterator[Item]) -> AsyncGenerator[AsyncIterator[Item]]:
-    """The items of an iterator that blocks, each made in a thread."""
+    """The items of an iterator that blocks, each made in a thread; what nobody takes stops."""
     end = object()
+    scope = stopping.Scope()  # one for all, for an iterator may go on with what it began
+    take = scope.bound(next)
 
     async def each() -> AsyncGenerator[Item]:
-        while (item := await asyncio.to_thread(next, items, end)) is not end:
-            yield cast("Item", item)
+        try:
+            while (item := await asyncio.to_thread(take, items, end)) is not end:
+                yield cast("Item", item)
+        finally:
+            scope.stop()
 
     async with aclosing(each()) as made:
         yield made
@@ -343,17 +352,24 @@ def _depends_on(llm: ChatGLM4V, options: Options) -> dict[str, Any]:
         name: getattr(llm, name)
         for name in ("model_name", "temperature", "top_p", "top_k", "sampling", "seed")
     }
-    schema = None if options.schema is None else convert_to_json_schema(options.schema)
     return {
         **model,
         "max_tokens": llm.max_tokens,
         "thinking": [llm.thinking, llm.thinking_budget],
         "prompt": options.prompt,
-        "schema": schema,
+        "schema": _plain(options.schema),
         "scripts": [*options.scripts],
         "temperatures": [*options.temperatures],
         "finds_turn": options.finds_turn,
     }
+
+
+def _plain(schema: Any) -> Any:
+    """What a schema asks for, of JSON's types."""
+    choices = choices_of(schema)
+    if choices is not None:
+        return [*choices]
+    return None if schema is None else json_schema(schema)
 
 
 def _as_json(value: Any) -> str:

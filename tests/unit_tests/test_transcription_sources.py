@@ -1,0 +1,57 @@
+"""What is to be read: which files, in which order, called what."""
+
+import os
+from pathlib import Path
+
+import pytest
+from langchain_core.documents.base import Blob
+
+from langchain_glm4v.errors import MediaNotFoundError
+from langchain_glm4v.transcription.sources import Source, find
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("b.pdf", "a.PNG", "deep/c.tif", "notes.md", "x[1].pdf"):
+        path = tmp_path / "scans" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*given: object) -> list[str]:
+    found = [*find(given)]
+    assert [source.index for source in found] == [*range(len(found))]
+    return [source.name for source in found]
+
+
+@pytest.mark.usefixtures("folder")
+def test_folders_and_patterns_give_what_is_in_them() -> None:
+    in_folder = ["scans/a.PNG", "scans/b.pdf", "scans/deep/c.tif", "scans/x[1].pdf"]
+    assert names("scans") == in_folder
+    assert names("scans/*.md", "scans/x[1].pdf") == ["scans/notes.md", "scans/x[1].pdf"]
+    with pytest.raises(MediaNotFoundError, match="no file at 'scans/none"):
+        names("scans/none*")
+
+
+def test_each_file_is_found_once_however_it_is_named(folder: Path) -> None:
+    given = ("scans/b.pdf", "./scans/*.pdf", os.fsencode(folder).decode() + "/scans/b.pdf")
+    assert names(*given) == ["scans/b.pdf", "scans/x[1].pdf"]
+    url = "https://host/scan.pdf"
+    assert names(url, f"{url}?n=1", f"{url}?n=2", url) == [url, f"{url}?…", f"{url}?…"]
+
+
+def test_names_tell_no_secrets_and_have_no_quotes() -> None:
+    secret = "https://me:pass@host/a/scan.pdf?token=1#x"
+    (url, inline, raw) = find([secret, "data:application/pdf;base64,AAAA", Blob(data=b"%PDF")])
+    assert url.name == "https://host/a/scan.pdf?…"
+    assert (inline.name, raw.name) == ("data", "bytes")
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_was_found_may_be_given_again() -> None:
+    found = [*find("scans")]
+    Path("scans/b.pdf").unlink()  # it is for whoever reads it to tell
+    assert [*find(found)] == found
+    assert [*find([Source(Path("gone"), "gone")])] == [Source(Path("gone"), "gone")]
