@@ -56,7 +56,7 @@ def number_on(picture: Image.Image) -> int | None:
     pixels: Any = picture.convert("L").resize((SIDE, SIDE)).load()
     if pixels[30, 25] > 100:
         return None
-    return sum((pixels[50 + 40 * bit, 60] < 100) << bit for bit in range(BITS))
+    return int(sum((pixels[50 + 40 * bit, 60] < 100) << bit for bit in range(BITS)))
 
 
 def write_pdf(path: Path, numbers: Sequence[int | None], turn: int = 0) -> Path:

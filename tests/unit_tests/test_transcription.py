@@ -1,0 +1,200 @@
+"""The pure parts of transcription: attempts, checks, how many pages at once; and looks at pages."""
+
+import io
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
+
+from langchain_glm4v.media import scan
+from langchain_glm4v.server.metrics import Load
+from langchain_glm4v.transcription import attempts, checks
+from langchain_glm4v.transcription.attempts import Attempt, Reply
+from langchain_glm4v.transcription.load import FIRST_LIMIT, next_limit
+from langchain_glm4v.transcription.records import Problem, Reading
+
+
+def reply(text: str, *problems: Problem, confidence: float | None = 0.99) -> Reply:
+    return Reply(
+        text=text,
+        problems=problems,
+        confidence=confidence,
+        model="glm",
+        input_tokens=10,
+        output_tokens=2,
+        seconds=0.5,
+    )
+
+
+def attempted(
+    replies: Sequence[Reply], *, finds_turn: bool = True
+) -> tuple[list[Attempt], Reading]:
+    """The attempts that are made if these are the replies, and what they come to."""
+    steps = attempts.read(finds_turn=finds_turn)
+    made = [next(steps)]
+    for one in replies:
+        try:
+            made.append(steps.send(one))
+        except StopIteration as over:
+            return made, over.value
+    raise AssertionError(f"there were {len(made)} attempts, and replies to {len(replies)}")
+
+
+def test_good_text_is_taken_at_once() -> None:
+    made, reading = attempted([reply("good")])
+    assert made == [Attempt(0, None)]
+    assert (reading.text, reading.attempts, reading.input_tokens) == ("good", 1, 10)
+
+
+def test_temperatures_rise_until_a_text_is_good() -> None:
+    made, reading = attempted([reply("half", "cut off"), reply("", "empty"), reply("good")])
+    assert made == [Attempt(0, None), Attempt(0, 0.2), Attempt(0, 0.5)]
+    assert (reading.text, reading.problems, reading.attempts) == ("good", (), 3)
+    assert (reading.output_tokens, reading.seconds) == (6, 1.5)
+
+
+def test_best_of_bad_texts_is_taken() -> None:
+    bad = [
+        reply("worst", "cut off", "script", confidence=0.99),
+        reply("second", "cut off", confidence=0.91),
+        reply("best", "cut off", confidence=0.95),
+        reply("third", "script", confidence=0.9),
+    ]
+    made, reading = attempted(bad)
+    assert len(made) == 4
+    assert (reading.text, reading.problems) == ("best", ("cut off",))
+
+
+def test_doubtful_page_is_turned_and_stays_so_if_that_is_better() -> None:
+    doubtful = reply("?", confidence=0.5)
+    made, reading = attempted([doubtful, doubtful, reply("good"), doubtful])
+    assert [attempt.turn for attempt in made] == [0, 180, 90, 270]
+    assert (reading.text, reading.turn, reading.attempts) == ("good", 90, 4)
+    # A little more confidence is no reason to take a page for one on its head.
+    _, reading = attempted([doubtful, reply("?!", confidence=0.53), doubtful, doubtful])
+    assert reading.turn == 0
+
+
+def test_further_attempts_are_made_at_the_better_turn() -> None:
+    worse = reply("?", "empty", "cut off", confidence=0.5)
+    better = reply("half", "cut off", confidence=0.98)
+    made, reading = attempted([worse, worse, worse, better, reply("good")])
+    assert made[-1] == Attempt(270, 0.2)
+    assert (reading.text, reading.turn) == ("good", 270)
+
+
+def test_no_page_is_turned_unasked_or_without_a_reason() -> None:
+    assert len(attempted([reply("?", confidence=0.5)], finds_turn=False)[0]) == 1
+    assert len(attempted([reply("?", confidence=None)])[0]) == 1
+
+
+def test_limit_grows_while_the_server_keeps_up_and_shrinks_with_its_queue() -> None:
+    limit = FIRST_LIMIT
+    for _ in range(6):
+        limit = next_limit(limit, limit, Load(running=limit, waiting=0), 128)
+    assert limit == 128
+    assert next_limit(128, 128, Load(running=60, waiting=68), 128) == 64
+    # Requests that wait may be others'.
+    assert next_limit(16, 4, Load(running=64, waiting=300), 128) == 1
+    # Nothing is learnt from a server that could have had more.
+    assert next_limit(16, 3, Load(running=3, waiting=0), 128) == 16
+
+
+@given(
+    limit=st.integers(1, 128),
+    in_flight=st.integers(0, 200),
+    running=st.integers(0, 1000),
+    waiting=st.integers(0, 1000),
+)
+def test_limit_is_never_out_of_bounds(
+    limit: int, in_flight: int, running: int, waiting: int
+) -> None:
+    assert 1 <= next_limit(limit, in_flight, Load(running=running, waiting=waiting), 128) <= 128
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "scripts", "found"),
+    [
+        ("Total: 5", "stop", (), ()),
+        ("Total: 5", "length", (), ("cut off",)),
+        ("Total: 5", "repetition", (), ("repetition",)),
+        ("NA | " * 300, "stop", (), ("repetition",)),
+        (" \n", "stop", (), ("empty",)),
+        ("Total: 5", "stop", ["cjk"], ()),  # Latin letters stand everywhere
+        ("合计：五元", "stop", ["cjk"], ()),
+        ("合计：五元", "stop", ["latin"], ("script",)),
+        ("Straße, café, ﬁn", "stop", ["latin"], ()),
+        ("ひらがな", "stop", ["hiragana", "cjk"], ()),
+        ("12,5 %", "stop", ["cyrillic"], ()),
+        ("", "length", ["cjk"], ("cut off", "empty")),
+    ],
+)
+def test_problems(
+    text: str, reason: str, scripts: Sequence[str], found: tuple[Problem, ...]
+) -> None:
+    assert checks.problems(text, reason, scripts=scripts) == found
+    assert all(checks.EXPLAINED[problem] for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "pictured", "is_good"),
+    [
+        ("Written on a computer, and good.", 0.0, True),
+        ("Written on a computer, and good.", 0.5, True),
+        ("Written by another program, which read a scan.", 0.9, False),
+        ("Page 3", 0.0, False),
+        (" \n" * 40, 0.0, False),
+        ("\x01\x02\x03 no mapping of its font \x04\x05\x06", 0.0, False),
+        ("\N{REPLACEMENT CHARACTER}" * 30, 0.0, False),
+        ("这是一份在电脑上写成的文件，文字层完好无损，可以直接使用。", 0.0, True),
+    ],
+)
+def test_text_layers(text: str, pictured: float, is_good: bool) -> None:
+    assert checks.is_good_layer(text, pictured) == is_good
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def paper() -> Image.Image:
+    """A4 as a scanner sees it: grain, a shadow along one side, and what shows through."""
+    grain = Image.effect_noise((1092, 1540), 12).convert("RGB")
+    page = Image.blend(Image.new("RGB", grain.size, (245, 243, 238)), grain, 0.1)
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((0, 0, 8, 1540), fill=(60, 60, 60))
+    for line in range(20):
+        text = "what stands on the other side of the sheet"
+        font = ImageFont.load_default(28)
+        pen.text((120, 200 + 50 * line), text, fill=(206, 204, 200), font=font)
+    return page
+
+
+def test_blank_pages_are_told_from_those_with_a_number() -> None:
+    assert scan.ink(jpeg(Image.new("RGB", (560, 784), "white")), "a page") == 0
+    assert scan.ink(jpeg(Image.new("L", (560, 784), "black")), "a page") == 0
+    assert scan.ink(jpeg(paper()), "a page") < scan.BLANK_INK
+    for size in (20, 28, 60):
+        page = paper()
+        pen = ImageDraw.Draw(page)
+        pen.text((540, 1440), "17", fill=(40, 40, 40), font=ImageFont.load_default(size))
+        assert scan.ink(jpeg(page), "a page") > scan.BLANK_INK
+    white_on_black = Image.new("RGB", (560, 784), "black")
+    ImageDraw.Draw(white_on_black).text((99, 99), "No", font=ImageFont.load_default(28))
+    assert scan.ink(jpeg(white_on_black), "a page") > scan.BLANK_INK
+
+
+@pytest.mark.parametrize(
+    ("turn", "corner"), [(0, (0, 0)), (90, (1, 0)), (180, (1, 1)), (270, (0, 1))]
+)
+def test_pages_are_turned_clockwise(turn: scan.Turn, corner: tuple[int, int]) -> None:
+    page = Image.new("RGB", (80, 120), "white")
+    page.paste("black", (0, 0, 40, 40))
+    with Image.open(io.BytesIO(scan.turned(jpeg(page), turn, "a page"))) as turned:
+        assert turned.size == ((80, 120) if turn % 180 == 0 else (120, 80))
+        at = [place * (side - 1) for place, side in zip(corner, turned.size, strict=True)]
+        assert turned.convert("L").getpixel((at[0], at[1])) < 50  # type: ignore[operator]
