@@ -77,7 +77,6 @@ class LoadOptions(TypedDict, total=False):
 _ACCEPTED: Mapping[str, tuple[str, ...]] = {
     "mode": ("page", "single"),
     "on_error": ("raise", "warn", "skip"),
-    "text_layer": ("ignore", "auto"),
 }
 _RENDERING = {
     "pages": "pages",
@@ -178,6 +177,8 @@ class GLM4VLoader(BaseLoader):
     `input_tokens`, `output_tokens`, `seconds`, `from_cache`; and `error` where there is one.
 
     Raises:
+        ValueError: If an option has a value that is not accepted; as a `RequestError` if it is one
+            of the reading.
         PageError: By loading, if a page cannot be read and `on_error="raise"`.
         MediaNotFoundError: By loading, if a path leads to nothing.
         CacheError: By loading, if the cache cannot be used.

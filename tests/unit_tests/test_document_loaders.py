@@ -414,9 +414,19 @@ def without_times(document: Document) -> tuple[str, dict[str, Any]]:
 
 def test_wrong_options_are_told_at_once(server: VisionServer, tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3])
-    for options in ({"mode": "pages"}, {"on_error": "ignore"}, {"text_layer": "yes"}):
-        with pytest.raises(ValueError, match="it must be one of"):
-            GLM4VLoader(path, llm=server.model(), **options)  # type: ignore[arg-type]
+    wrong: list[dict[str, Any]] = [
+        {"mode": "pages"},
+        {"on_error": "ignore"},
+        {"text_layer": "yes"},
+        {"max_concurrency": 0},
+        {"temperatures": []},
+        {"scripts": "cjk"},
+        {"prompt": " "},
+    ]
+    for options in wrong:
+        (name,) = options
+        with pytest.raises(ValueError, match=f"{name} is .*: it must be"):
+            GLM4VLoader(path, llm=server.model(), **options)
     with pytest.raises(TypeError, match="there is no option page"):
         GLM4VLoader(path, llm=server.model(), page="1")  # type: ignore[call-arg]
     with pytest.raises(PageError, match=r"^'.*a.pdf': .*there is no page 9"):

@@ -26,7 +26,12 @@ from pydantic import BaseModel
 
 from langchain_glm4v.call_errors import ServerUnreachableError
 from langchain_glm4v.chat_models import ChatGLM4V
-from langchain_glm4v.errors import GLM4VError, MediaError, UnsupportedByServerError
+from langchain_glm4v.errors import (
+    GLM4VError,
+    MediaError,
+    RequestError,
+    UnsupportedByServerError,
+)
 from langchain_glm4v.markdown import unfenced
 from langchain_glm4v.media import scan, stopping
 from langchain_glm4v.output_parsers import json_schema
@@ -71,6 +76,9 @@ class Options:
         finds_turn: Whether a page that is hard to read is tried on its head and sides too.
         max_concurrency: Requests at once, at most. As many are made as the server can answer.
         cache: File of the pages that were read already; None: none is kept.
+
+    Raises:
+        RequestError: A value is not accepted.
     """
 
     prompt: str = PROMPT
@@ -82,6 +90,18 @@ class Options:
     finds_turn: bool = True
     max_concurrency: int = 128
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, is_accepted, accepted in (
+            ("prompt", bool(self.prompt.strip()), "a text that is not empty"),
+            ("text_layer", self.text_layer in ("auto", "ignore"), "'auto' or 'ignore'"),
+            ("scripts", not isinstance(self.scripts, str), "a list of names, such as ['cjk']"),
+            ("temperatures", len(self.temperatures) > 0, "a list of one temperature at least"),
+            ("max_concurrency", self.max_concurrency >= 1, "a whole number above 0"),
+        ):
+            if not is_accepted:
+                message = f"{name} is {getattr(self, name)!r}: it must be {accepted}"
+                raise RequestError(message)
 
 
 class Transcriber:
