@@ -11,8 +11,9 @@
 
 Where a path or URL may stand, so may the content: `bytes` and the like, or a `Blob` of LangChain's.
 
-A block may have options of its medium (`OPTIONS`), and a `filename`, beside these or in `extras`,
-where LangChain's `create_video_block` and its kin put them.
+A block may have options of its medium (`OPTIONS`), a `filename`, and `"keep": False` for a medium
+that is not shown again, beside these or in `extras`, where LangChain's `create_video_block` and its
+kin put them.
 """
 
 import re
@@ -82,6 +83,7 @@ class Medium:
             block has the content itself.
         options: How to send it: see `OPTIONS`.
         name: The name of its file, if the block gives one beside the content.
+        keeps: Whether what is prepared of it is kept, for questions that show it again.
         fetched: Its content, if it is in the network and was fetched already.
     """
 
@@ -89,6 +91,7 @@ class Medium:
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    keeps: bool = True
     fetched: "Fetched | None" = field(default=None, compare=False, repr=False)
 
     @property
@@ -147,7 +150,13 @@ def medium(block: Any) -> Medium | None:
         return None
     given = {**_mapping(block.get("extras")), **block}
     name = fields.get("filename") or given.get("filename")
-    return Medium(kind, source, _options(given, kind), name if isinstance(name, str) else None)
+    return Medium(
+        kind,
+        source,
+        _options(given, kind),
+        name=name if isinstance(name, str) else None,
+        keeps=given.get("keep") is not False,
+    )
 
 
 def kind_of(block: Any) -> Kind | None:

@@ -109,6 +109,8 @@ class Preparation:
         medium = replace(medium, options={**self._limits(medium.kind), **medium.options})
         if medium.is_object:  # nothing tells cheaply whether it changed
             parts = self._read(medium, medium.source)
+        elif not medium.keeps:
+            parts, _ = self._prepared(medium)
         else:
             parts = _kept.get(self._key(medium), lambda: self._prepared(medium))
         self._check(medium, parts)

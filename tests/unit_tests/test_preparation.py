@@ -14,7 +14,7 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from langchain_glm4v import preparation
+from langchain_glm4v import media_blocks, preparation
 from langchain_glm4v.errors import MediaError
 from langchain_glm4v.media import image
 from langchain_glm4v.media.budget import image_tokens
@@ -108,6 +108,17 @@ def test_bytes_are_decoded_once(tmp_path: Path, decoded: list[Any]) -> None:
 
     assert MEDIA.parts(Medium("picture", data)) == MEDIA.parts(Medium("picture", bytes(data)))
     assert len(decoded) == 1
+
+
+def test_what_is_not_shown_again_is_not_kept(tmp_path: Path, decoded: list[Any]) -> None:
+    medium = media_blocks.medium(
+        {"type": "image", "path": picture(tmp_path / "a.bmp", "red"), "keep": False}
+    )
+    assert medium is not None
+    assert MEDIA.parts(medium) == MEDIA.parts(medium)
+    assert len(decoded) == 2
+    MEDIA.parts(replace(medium, keeps=True))
+    assert len(decoded) == 3
 
 
 def test_what_was_kept_has_no_more_pages_than_allowed(tmp_path: Path) -> None:

@@ -38,9 +38,10 @@ CHOOSE_PAGES = 'choose some, as in pages="1-10"'
 
 _KIND = "document"  # in error messages
 _JPEG_QUALITY = 90
-# Percent of fonts and pictures in memory that are dropped after a page, those first that were used
-# longest ago: the fonts of a text stay, the pictures of a scan go. Dropping all doubles the time.
-_FORGOTTEN = 50
+# Percent of the 256 MiB for fonts and pictures that are freed after a page, of those first that
+# were used longest ago: the fonts of a text stay, the pictures of a scan go. Without fonts it takes
+# twice the time.
+_FORGOTTEN = 90
 _RANGE = re.compile(r"(\d{0,18})(-?)(\d{0,18})")  # of many more digits, Python makes no number
 # D:20260308101530+01'00', of which all behind the year may be missing
 _DATE = re.compile(r"D?:?(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([-+Z])(\d\d)?'?(\d\d)?)?")

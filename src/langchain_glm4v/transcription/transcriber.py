@@ -273,7 +273,7 @@ class _Run:
         encoded = base64.b64encode(picture).decode("ascii")
         question = HumanMessage(
             [
-                {"type": "image", "base64": encoded, "mime_type": mime_type},
+                {"type": "image", "base64": encoded, "mime_type": mime_type, "keep": False},
                 {"type": "text", "text": self._options.prompt},
             ]
         )
