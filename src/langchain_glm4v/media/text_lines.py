@@ -10,6 +10,7 @@ import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_glm4v.media import pool
@@ -146,7 +147,7 @@ def _slope(mask: "Image.Image") -> float:
     def contrast(slope: float) -> int:
         level = _levelled(small, slope * ratio)
         rows = level.resize((1, level.height), resample=_MEAN).tobytes()
-        return sum((one - other) ** 2 for one, other in zip(rows, rows[1:], strict=False))
+        return sum((one - other) ** 2 for one, other in pairwise(rows))
 
     contrasts = {slope: contrast(slope) for slope in _SLOPES}
     best = max(contrasts, key=contrasts.__getitem__)
@@ -201,10 +202,10 @@ def _touching(mask: "Image.Image") -> Iterator[Rectangle]:
         while first < len(above) and above[first][1] <= begin:
             first += 1
         group = -1
-        for one, other, number in above[first:]:
-            if one >= end:
+        for run_above in above[first:]:
+            if run_above[0] >= end:
                 break
-            number = root(number)  # noqa: PLW2901
+            number = root(run_above[2])
             if group < 0:
                 group = number
             elif group != number:

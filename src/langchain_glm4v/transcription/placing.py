@@ -17,9 +17,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple
 
-from langchain_glm4v.grounding import SIDE, Box
+from langchain_glm4v.grounding import Box
 from langchain_glm4v.media import text_lines
 from langchain_glm4v.media.scan import Turn
 from langchain_glm4v.media.text_lines import Line, PageLines
@@ -44,7 +45,10 @@ _MARKUP = re.compile(
 )
 _OF_FORMULAS = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_$&]")
 _LINE_TAGS = frozenset(
-    "table thead tbody tr caption br hr p div ul ol li dl dt dd h1 h2 h3 h4 h5 h6 pre".split()
+    (
+        *("table", "thead", "tbody", "tr", "caption", "br", "hr", "p", "div", "pre"),
+        *("ul", "ol", "li", "dl", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6"),
+    )
 )
 _CELL_TAGS = frozenset(("td", "th"))
 # Han, Kana, Hangul and full-width signs: each may begin a line.
@@ -52,7 +56,7 @@ _WIDE = re.compile("[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-
                    "\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003ffff]")  # fmt: skip
 
 # Widths in the size of the print, as usual fonts have them.
-_NARROW = frozenset("iljIftr.,;:'’‘|!()[]-/\\ ")
+_NARROW = frozenset("iljIftr.,;:'’|!()[]-/\\ ")
 _BROAD = frozenset("mwMW@%—…")
 _BULLET = "•"
 _SPACE = 0.27
@@ -343,7 +347,7 @@ def _gutter(lines: Sequence[Line]) -> tuple[float, float, float] | None:
         edges = [-math.inf, *crossing, math.inf]
         left = sorted(_middle(line) for line in lines if line.right <= x)
         right = sorted(_middle(line) for line in lines if line.left >= x)
-        for top, bottom in zip(edges, edges[1:], strict=False):
+        for top, bottom in pairwise(edges):
             count = min(
                 bisect.bisect_left(side, bottom) - bisect.bisect(side, top)
                 for side in (left, right)
@@ -471,12 +475,9 @@ def _height(line: Line) -> int:
 
 def _median(weighted: Sequence[tuple[int, int]]) -> int:
     """The median of numbers that have weights."""
-    half = sum(weight for _, weight in weighted) / 2
-    for number, weight in sorted(weighted):
-        half -= weight
-        if half <= 0:
-            break
-    return number
+    ordered = sorted(weighted)
+    sums = list(accumulate(weight for _, weight in ordered))
+    return ordered[bisect.bisect_left(sums, sums[-1] / 2)][0]
 
 
 def _is_on_others(line: Line, lines: Sequence[Line]) -> bool:
