@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from langchain_glm4v.errors import UnsupportedMediaError
 from langchain_glm4v.media import pool
 from langchain_glm4v.media.scan import Turn
 
@@ -45,7 +46,7 @@ _TWO_LINES = 1.6  # height from which on lines may touch each other
 _GAP = 1.1  # between two pieces of a line
 _THINNEST = 0.75  # height of a line that touches another
 _UNLIKE = 2.2  # height of two words of one line together, in that of the lower one
-_SPACE = 0.2  # between two words, in the height of their line
+_SPACES = 0.12, 0.5  # between two words, at least and at most
 _RULE = 0.3  # thickness of a stroke that may be a rule
 
 _VALLEY = 0.25  # ink between two lines that touch, as a share of what the rows have on average
@@ -101,27 +102,33 @@ def find(data: bytes, name: str, turn: Turn = 0) -> PageLines:
     Raises:
         MediaError: If it cannot be decoded.
     """
-    return pool.call(_find, data, turn, subject=name)
+    return pool.call(_find, data, name, turn, subject=name)
 
 
 # What follows runs in a decoding process.
 
 
-def _find(data: bytes, turn: Turn) -> PageLines:
-    mask = _mask(data, turn)
+def _find(data: bytes, name: str, turn: Turn) -> PageLines:
+    mask = _mask(data, name, turn)
     slope = _slope(mask)
     level = _levelled(mask, slope) if slope else mask
-    lines = (_line(level, box) for box in _lines(_words(level)))
+    lines = _with_words(level, _lines(_words(level)))
     return PageLines(*mask.size, tuple(lines), slope)
 
 
-def _mask(data: bytes, turn: Turn) -> "Image.Image":
+def _mask(data: bytes, name: str, turn: Turn) -> "Image.Image":
     """White where ink is, black elsewhere."""
     from PIL import Image, ImageChops, ImageFilter  # noqa: PLC0415 - only in a decoding process
 
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.draft("L", picture.size)
-        grey: Any = picture.convert("L")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.draft("L", picture.size)
+            grey: Any = picture.convert("L")
+    # Pillow's readers raise whatever the bytes make them stumble over.
+    except Exception as error:
+        raise UnsupportedMediaError(
+            f"{name} is not a picture, or a damaged one: {error}; save it anew"
+        ) from error
     if turn:
         grey = grey.rotate(-turn, expand=True)
     grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
@@ -257,7 +264,7 @@ def _split(mask: "Image.Image", box: Rectangle, size: int) -> Iterator[Rectangle
     else:
         rows = ink.resize((1, height), resample=_MEAN).tobytes()
         edge = max(height // 4, int(_THINNEST * size))
-        row = min(range(edge, height - edge), key=rows.__getitem__)
+        row = min(range(edge, height - edge), key=lambda y: (rows[y], abs(2 * y - height)))
         if rows[row] > _VALLEY * statistics.fmean(rows) and not (
             width > 2 * height and _is_notch(rows, row)
         ):
@@ -273,17 +280,46 @@ def _is_notch(rows: bytes, row: int) -> bool:
     return rows[row] < _NOTCH * around
 
 
-def _line(mask: "Image.Image", box: Rectangle) -> Line:
-    left, top, right, bottom = box
-    columns = mask.crop(box).resize((right - left, 1), resample=_MEAN).tobytes()
-    least = max(2, round(_SPACE * (bottom - top)))
-    words: list[tuple[int, int]] = []
-    for found in _INKED.finditer(columns):
-        begin, end = left + found.start(), left + found.end()
-        if words and begin - words[-1][1] < least:
-            begin = words.pop()[0]
-        words.append((begin, end))
-    return Line(*box, tuple(words))
+def _with_words(mask: "Image.Image", boxes: Sequence[Rectangle]) -> Iterator[Line]:
+    """Lines with their words: what has wider gaps between it than most."""
+    inked: list[list[tuple[int, int]]] = []  # of each line, what has no gap in it
+    gaps: list[float] = []
+    for left, top, right, bottom in boxes:
+        columns = mask.crop((left, top, right, bottom)).resize((right - left, 1), resample=_MEAN)
+        runs = [
+            (left + run.start(), left + run.end()) for run in _INKED.finditer(columns.tobytes())
+        ]
+        inked.append(runs)
+        height = bottom - top
+        gaps += [(other[0] - one[1]) / height for one, other in pairwise(runs)]
+    least = _between(sorted(gap for gap in gaps if gap <= _GAP))
+    for box, runs in zip(boxes, inked, strict=True):
+        words: list[tuple[int, int]] = []
+        for begin, end in runs:
+            if words and begin - words[-1][1] < least * (box[3] - box[1]):
+                words[-1] = words[-1][0], end
+            else:
+                words.append((begin, end))
+        yield Line(*box, tuple(words))
+
+
+def _between(gaps: Sequence[float]) -> float:
+    """What parts gaps between letters from those between words: as in Otsu's method.
+
+    Both kinds are then as far apart as can be, each by its mean.
+    """
+    least, most = _SPACES
+    best, found = 0.0, least
+    total, below = sum(gaps), 0.0
+    for count, (one, other) in enumerate(pairwise(gaps), 1):
+        below += one
+        if not least <= (middle := (one + other) / 2) <= most:
+            continue
+        above = len(gaps) - count
+        apart = count * above * (below / count - (total - below) / above) ** 2
+        if apart > best:
+            best, found = apart, middle
+    return found
 
 
 def _lines(words: Sequence[Rectangle]) -> list[Rectangle]:
@@ -298,7 +334,10 @@ def _lines(words: Sequence[Rectangle]) -> list[Rectangle]:
         _join(lines, word, _GAP)
     for mark in sorted(small):
         _join(lines, mark, _GAP / 2, alone=False)
-    return sorted(lines, key=lambda box: (box[1], box[0]))
+    joined: list[Rectangle] = []
+    for line in sorted(lines):  # some reach further now
+        _join(joined, line, _GAP)
+    return sorted(joined, key=lambda box: (box[1], box[0]))
 
 
 def _join(lines: list[Rectangle], word: Rectangle, gap: float, *, alone: bool = True) -> None:

@@ -64,17 +64,18 @@ _CELL_GAP = 1.0
 _FULL_HEIGHT = 0.9  # height of a line with ascenders and descenders
 
 # Costs of an alignment: half squares of deviations, as of a normal distribution.
-_IN_LINE = 8.0  # a line of text that ends within a line of the page
+_IN_LINE = 12.0  # a line of text that ends within a line of the page
 _IN_CELL = 0.5  # the same of a cell
 _SKIPPED, _SKIPPED_WIDTH, _MOST_SKIPPED = 1.5, 0.3, 8.0  # a line of the page without text
-_WORD, _MOST_WORDS = 0.6, 4.0  # a word more or less than the line has
+_WORD, _MOST_WORDS = 1.0, 6.0  # a word more or less than the line has
 # What makes it unlikely that a line is print: it is narrower than high, covers others, or is of
 # another size than most.
 _NARROWER, _ON_OTHERS, _OTHER_SIZE = 2.0, 3.0, 0.5
+_PARTED = 0.5  # share of the words of a text that have space before them, where words are parted
 _NEAR = 3  # lines before and after one, by which the size of its print is told
 _ALIKE = (0.75, 1.35)  # heights of lines of the same print
-_UNPLACED, _UNPLACED_WIDTH = 3.0, 0.5  # a line of the text that is not on the page
-_DEVIATION, _OF_WIDTH = 0.3, 0.07  # standard deviation: by the root of the width, and by it
+_UNPLACED, _UNPLACED_WIDTH, _MOST_UNPLACED = 3.0, 0.3, 10.0  # a line of the text that is not on the page
+_DEVIATION, _OF_WIDTH = 0.25, 0.03  # standard deviation: by the root of the width, and by it
 _FARTHEST = 4.0  # deviations that are tried
 _BEAM, _WORST = 24, 30.0  # ways that are followed, and how much worse than the best they may be
 _SCALES = (0.65, 1.5)  # how broad the print may be
@@ -341,19 +342,19 @@ def _by_columns(lines: Sequence[Line]) -> list[Line]:
 
 def _gutter(lines: Sequence[Line]) -> tuple[float, float, float] | None:
     """Where two columns are parted: at which x, from which y to which."""
-    best, found = _COLUMN - 1, None
+    best, found = (0, 0), None
     for x in sorted({line.right for line in lines}):
         crossing = sorted(_middle(line) for line in lines if line.left < x < line.right)
         edges = [-math.inf, *crossing, math.inf]
         left = sorted(_middle(line) for line in lines if line.right <= x)
         right = sorted(_middle(line) for line in lines if line.left >= x)
         for top, bottom in pairwise(edges):
-            count = min(
+            counts = [
                 bisect.bisect_left(side, bottom) - bisect.bisect(side, top)
                 for side in (left, right)
-            )
-            if count > best:
-                best, found = count, (float(x), top, bottom)
+            ]
+            if min(counts) >= _COLUMN and (rank := (min(counts), max(counts))) > best:
+                best, found = rank, (float(x), top, bottom)
     return found
 
 
@@ -377,8 +378,10 @@ class _Ink:
 
     def __init__(self, found: Sequence[Token]) -> None:
         self.count = len(found)
+        # Where each word is in an endless line, with the spaces between, and without.
         self.starts: list[float] = []
         self.ends: list[float] = []
+        self._solid = [0.0]
         self._lines = [0]  # that begin with one of the words before
         self._cells = [0]
         self._spaces = [0]  # or what else parts words
@@ -386,14 +389,27 @@ class _Ink:
         for token in found:
             at += {"line": 0.0, "cell": _CELL_GAP, "": _SPACE * token.space}[token.begins]
             self.starts.append(at)
-            at += _width(token.text)
+            width = _width(token.text)
+            at += width
             self.ends.append(at)
+            self._solid.append(self._solid[-1] + width)
             self._lines.append(self._lines[-1] + (token.begins == "line"))
             self._cells.append(self._cells[-1] + (token.begins == "cell"))
             self._spaces.append(self._spaces[-1] + _parted(token))
-        # Where words are not parted, their number says nothing.
-        self._by_words = _WORD * (self._spaces[-1] / max(1, self.count)) ** 2
         self._begins = [i for i, token in enumerate(found) if token.begins == "line"]
+        # Where words are not parted, as in Chinese, gaps in a line say nothing. Where they are, the
+        # gaps of justified print are left out.
+        share = self._spaces[-1] / max(1, self.count)
+        self._by_words = _WORD * share**2
+        self.is_parted = share > _PARTED
+        self.measured = self._solid[1:] if self.is_parted else self.ends
+
+    def measured_from(self, first: int) -> float:
+        return self._solid[first] if self.is_parted else self.starts[first]
+
+    def measure(self, first: int, end: int) -> float:
+        """The width of words as lines are measured."""
+        return self.measured[end - 1] - self.measured_from(first)
 
     def width(self, first: int, end: int) -> float:
         return self.ends[end - 1] - self.starts[first]
@@ -404,6 +420,10 @@ class _Ink:
         cells = self._cells[end] - self._cells[first + 1]
         off = abs(1 + self._spaces[end] - self._spaces[first + 1] - words) * self._by_words
         return _IN_LINE * lines + _IN_CELL * cells + min(_MOST_WORDS, off)
+
+    def unplaced(self, first: int, end: int) -> float:
+        """What it costs that words are nowhere."""
+        return min(_MOST_UNPLACED, _UNPLACED + _UNPLACED_WIDTH * self.width(first, end))
 
     def is_begin(self, first: int) -> bool:
         return self._lines[first + 1] > self._lines[first]
@@ -416,14 +436,14 @@ class _Ink:
 def _scaled(found: Sequence[Token], order: Sequence[Line]) -> _Way:
     """The best way; how broad the print is, is found out too."""
     ink = _Ink(found)
-    places = [*_places(order)]
-    whole = sum(place.width for place in places) / ink.ends[-1]
+    places = [*_places(order, solid=ink.is_parted)]
+    whole = sum(place.width for place in places) / ink.measure(0, ink.count)
     ways: dict[float, _Way] = {}
     scale = 1.0
     for _ in range(_TRIES):
         ways[scale] = _aligned(ink, [place._replace(width=place.width / scale) for place in places])
         ratios = [
-            places[i].width / max(ink.width(*span), 0.1) for i, span in ways[scale].spans.items()
+            places[i].width / max(ink.measure(*span), 0.1) for i, span in ways[scale].spans.items()
         ]
         found_scale = statistics.median(ratios) if ratios else whole
         found_scale = min(_SCALES[1], max(_SCALES[0], found_scale))
@@ -439,7 +459,7 @@ class _Place(NamedTuple):
     """A line as words are laid along it.
 
     Attributes:
-        width: Its width, in the size of its print.
+        width: Its width, in the size of its print; of words with gaps between them, theirs.
         words: How many words it seems to have.
         unlikely: What it costs to take it for print.
     """
@@ -455,7 +475,8 @@ class _Place(NamedTuple):
         return cost / (1 + self.unlikely)
 
 
-def _places(lines: Sequence[Line]) -> Iterator[_Place]:
+def _places(lines: Sequence[Line], *, solid: bool) -> Iterator[_Place]:
+    """How wide lines are, with the gaps in them or without."""
     usual = _median([(_height(line), line.right - line.left) for line in lines])
     for number, line in enumerate(lines):
         width, height = line.right - line.left, _height(line)
@@ -466,7 +487,8 @@ def _places(lines: Sequence[Line]) -> Iterator[_Place]:
         ]
         unlikely = _NARROWER * (width < height) + _ON_OTHERS * _is_on_others(line, lines)
         unlikely += _OTHER_SIZE * (not 0.6 * usual <= height <= 1.6 * usual)
-        yield _Place(width / _median(near) * _FULL_HEIGHT, len(line.words), unlikely)
+        inked = sum(right - left for left, right in line.words) if solid else width
+        yield _Place(inked / _median(near) * _FULL_HEIGHT, len(line.words), unlikely)
 
 
 def _height(line: Line) -> int:
@@ -505,11 +527,11 @@ def _aligned(ink: _Ink, places: Sequence[_Place]) -> _Way:
         for first, (cost, spans) in states.items():
             if first == ink.count:
                 continue
-            start = ink.starts[first]
-            low = bisect.bisect_left(ink.ends, start + width - _FARTHEST * deviation, first)
-            high = bisect.bisect_right(ink.ends, start + width + _FARTHEST * deviation, first)
+            end = ink.measured_from(first) + width
+            low = bisect.bisect_left(ink.measured, end - _FARTHEST * deviation, first)
+            high = bisect.bisect_right(ink.measured, end + _FARTHEST * deviation, first)
             for last in range(low, high):
-                off = (ink.ends[last] - start - width) / deviation
+                off = (ink.measured[last] - end) / deviation
                 total = cost + off * off / 2 + unlikely + ink.breaks(first, last + 1, words)
                 known = reached.get(last + 1)
                 if known is None or total < known[0]:
@@ -529,7 +551,7 @@ def _with_unplaced(ink: _Ink, states: dict[int, tuple[float, Any]]) -> dict[int,
             continue
         cost, spans = states[first]
         after = ink.next_line(first)
-        cost += _UNPLACED + _UNPLACED_WIDTH * ink.width(first, after)
+        cost += ink.unplaced(first, after)
         if after not in states or cost < states[after][0]:
             if after not in states:
                 heapq.heappush(heap, after)
@@ -545,8 +567,8 @@ def _pruned(states: dict[int, tuple[float, Any]]) -> dict[int, tuple[float, Any]
 
 def _best(ink: _Ink, states: dict[int, tuple[float, Any]]) -> _Way:
     def whole(first: int) -> float:
-        rest = ink.width(first, ink.count) if first < ink.count else 0.0
-        return states[first][0] + (_UNPLACED + _UNPLACED_WIDTH * rest if rest else 0.0)
+        rest = ink.unplaced(first, ink.count) if first < ink.count else 0.0
+        return states[first][0] + rest
 
     end = min(states, key=whole)
     spans: dict[int, tuple[int, int]] = {}
