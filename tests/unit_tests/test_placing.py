@@ -110,7 +110,9 @@ def test_columns_are_read_one_after_the_other() -> None:
     page.paragraph(STORY, 80, 200, 440, 20)
     page.paragraph(OTHER_STORY, 570, 200, 440, 20)
 
-    placed = place(f"# Two Columns of the Old Days\n\n{STORY}\n\n{OTHER_STORY}", page.jpeg, "a page")
+    placed = place(
+        f"# Two Columns of the Old Days\n\n{STORY}\n\n{OTHER_STORY}", page.jpeg, "a page"
+    )
 
     assert min(overlap(placed, page)) > 0.8
 

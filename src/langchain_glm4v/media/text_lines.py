@@ -50,6 +50,7 @@ _SPACES = 0.12, 0.5  # between two words, at least and at most
 _RULE = 0.3  # thickness of a stroke that may be a rule
 
 _VALLEY = 0.25  # ink between two lines that touch, as a share of what the rows have on average
+_FILLED = 0.7  # share of a wide box that is covered by ink, from which on it is a bar
 _NOTCH = 0.7  # the same, as a share of what the rows around have
 _SHARED = 0.5  # of the lower one's height, by which two words of a line are side by side
 
@@ -118,7 +119,7 @@ def _find(data: bytes, name: str, turn: Turn) -> PageLines:
 
 def _mask(data: bytes, name: str, turn: Turn) -> "Image.Image":
     """White where ink is, black elsewhere."""
-    from PIL import Image, ImageChops, ImageFilter  # noqa: PLC0415 - only in a decoding process
+    from PIL import Image, ImageChops  # noqa: PLC0415 - only in a decoding process
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -132,11 +133,26 @@ def _mask(data: bytes, name: str, turn: Turn) -> "Image.Image":
     if turn:
         grey = grey.rotate(-turn, expand=True)
     grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
-    small = grey.reduce(_GROUND).filter(ImageFilter.MedianFilter(5))
-    ground = small.resize(grey.size, Image.Resampling.BILINEAR)
-    shades = ImageChops.difference(grey, ground)
+    shades = ImageChops.difference(grey, _ground(grey))
     found: Image.Image = shades.point([255 * (shade >= _CONTRAST) for shade in range(256)])
     return found
+
+
+def _ground(grey: "Image.Image") -> "Image.Image":
+    """The shade of what is printed on: light or dark, whichever there is more of around."""
+    from PIL import Image, ImageChops, ImageFilter  # noqa: PLC0415
+
+    quarter = grey.reduce(4)
+    light, dark = (
+        quarter.filter(extreme).reduce(_GROUND // 4).filter(ImageFilter.MedianFilter(5))
+        for extreme in (ImageFilter.MaxFilter(3), ImageFilter.MinFilter(3))
+    )
+    usual = quarter.reduce(_GROUND // 4).filter(ImageFilter.MedianFilter(5))
+    is_light = ImageChops.subtract(
+        ImageChops.subtract(usual, dark), ImageChops.subtract(light, usual)
+    )
+    ground = Image.composite(light, dark, is_light.point([0, *[255] * 255]))
+    return ground.resize(grey.size, Image.Resampling.BILINEAR)
 
 
 def _levelled(mask: "Image.Image", slope: float) -> "Image.Image":
@@ -282,18 +298,19 @@ def _is_notch(rows: bytes, row: int) -> bool:
 
 def _with_words(mask: "Image.Image", boxes: Sequence[Rectangle]) -> Iterator[Line]:
     """Lines with their words: what has wider gaps between it than most."""
-    inked: list[list[tuple[int, int]]] = []  # of each line, what has no gap in it
+    inked: list[tuple[Rectangle, list[tuple[int, int]]]] = []  # lines, and what has no gap in them
     gaps: list[float] = []
     for left, top, right, bottom in boxes:
-        columns = mask.crop((left, top, right, bottom)).resize((right - left, 1), resample=_MEAN)
-        runs = [
-            (left + run.start(), left + run.end()) for run in _INKED.finditer(columns.tobytes())
-        ]
-        inked.append(runs)
+        ink = mask.crop((left, top, right, bottom)).resize((right - left, 1), resample=_MEAN)
+        columns = ink.tobytes()
+        if right - left > 2 * (bottom - top) and statistics.fmean(columns) > 255 * _FILLED:
+            continue
+        runs = [(left + run.start(), left + run.end()) for run in _INKED.finditer(columns)]
+        inked.append(((left, top, right, bottom), runs))
         height = bottom - top
         gaps += [(other[0] - one[1]) / height for one, other in pairwise(runs)]
     least = _between(sorted(gap for gap in gaps if gap <= _GAP))
-    for box, runs in zip(boxes, inked, strict=True):
+    for box, runs in inked:
         words: list[tuple[int, int]] = []
         for begin, end in runs:
             if words and begin - words[-1][1] < least * (box[3] - box[1]):

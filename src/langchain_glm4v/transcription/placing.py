@@ -58,6 +58,7 @@ _WIDE = re.compile("[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-
 # Widths in the size of the print, as usual fonts have them.
 _NARROW = frozenset("iljIftr.,;:'’|!()[]-/\\ ")
 _BROAD = frozenset("mwMW@%—…")
+_HALF_EMPTY = frozenset("、。，．：；！？」』）】》〉〕")
 _BULLET = "•"
 _SPACE = 0.27
 _CELL_GAP = 1.0
@@ -74,8 +75,13 @@ _NARROWER, _ON_OTHERS, _OTHER_SIZE = 2.0, 3.0, 0.5
 _PARTED = 0.5  # share of the words of a text that have space before them, where words are parted
 _NEAR = 3  # lines before and after one, by which the size of its print is told
 _ALIKE = (0.75, 1.35)  # heights of lines of the same print
-_UNPLACED, _UNPLACED_WIDTH, _MOST_UNPLACED = 3.0, 0.3, 10.0  # a line of the text that is not on the page
+_UNPLACED, _UNPLACED_WIDTH, _MOST_UNPLACED = (
+    3.0,
+    0.3,
+    10.0,
+)  # a line of the text that is not on the page
 _DEVIATION, _OF_WIDTH = 0.25, 0.03  # standard deviation: by the root of the width, and by it
+_EVEN = 0.4  # how much less it is where all characters are as wide, as in Chinese
 _FARTHEST = 4.0  # deviations that are tried
 _BEAM, _WORST = 24, 30.0  # ways that are followed, and how much worse than the best they may be
 _SCALES = (0.65, 1.5)  # how broad the print may be
@@ -390,8 +396,9 @@ class _Ink:
             at += {"line": 0.0, "cell": _CELL_GAP, "": _SPACE * token.space}[token.begins]
             self.starts.append(at)
             width = _width(token.text)
+            # At the end of a line, nothing is seen of the space that is part of the sign.
+            self.ends.append(at + (width / 2 if token.text in _HALF_EMPTY else width))
             at += width
-            self.ends.append(at)
             self._solid.append(self._solid[-1] + width)
             self._lines.append(self._lines[-1] + (token.begins == "line"))
             self._cells.append(self._cells[-1] + (token.begins == "cell"))
@@ -524,6 +531,7 @@ def _aligned(ink: _Ink, places: Sequence[_Place]) -> _Way:
             first: (cost + place.skipped, spans) for first, (cost, spans) in states.items()
         }
         deviation = _DEVIATION * math.sqrt(width) + _OF_WIDTH * width
+        deviation *= 1.0 if ink.is_parted else _EVEN
         for first, (cost, spans) in states.items():
             if first == ink.count:
                 continue
