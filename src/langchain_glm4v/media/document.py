@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -249,6 +250,27 @@ def tried_pages(
         yield from pool.each(rendered, numbers, at_once=workers)
 
 
+@contextmanager
+def as_pdf(
+    source: Given, *, password: str | None = None, name: str | None = None
+) -> Iterator[Path]:
+    """A document as a PDF: the file itself, or what `office` makes of it.
+
+    Args:
+        source: As for `pages`, as are those below.
+        password: The password of an encrypted PDF.
+        name: What error messages call the document.
+
+    Yields:
+        The path of a file that is only to be read.
+
+    Raises:
+        MediaError: As for `info`.
+    """
+    with _opened(source, password, name) as (file, _, _):
+        yield Path(file.path)
+
+
 def page_numbers(pages: str | Iterable[int] | None, count: int, name: str) -> list[int]:
     """Find the numbers of the pages asked for, from 0.
 
@@ -370,7 +392,7 @@ def _inspect(file: _File) -> DocumentInfo:
 def _render(file: _File, number: int, longest_side: int, max_tokens: int) -> Page:
     from PIL import Image  # noqa: PLC0415 - only in a decoding process
 
-    pymupdf = _import_pymupdf()
+    pymupdf = import_pymupdf()
     name = f"page {number + 1} of {file.name}"
     with _told(file, name):
         page = _document(file)[number]
@@ -436,7 +458,7 @@ def _size(width: float, height: float, longest_side: int, max_tokens: int) -> tu
 @contextmanager
 def _told(file: _File, subject: str | None = None) -> Iterator[None]:
     """Errors of MuPDF as errors of this package."""
-    pymupdf = _import_pymupdf()
+    pymupdf = import_pymupdf()
     try:
         yield
     except pymupdf.FileDataError as error:
@@ -457,7 +479,7 @@ def _told(file: _File, subject: str | None = None) -> Iterator[None]:
 # Kept open for the next page.
 @functools.lru_cache(maxsize=1)
 def _open(file: _File) -> Any:
-    document = _import_pymupdf().open(file.path, filetype="pdf")
+    document = import_pymupdf().open(file.path, filetype="pdf")
     # MuPDF goes by the content and reads pictures and e-books too.
     if not document.is_pdf:
         raise UnsupportedMediaError(
@@ -477,7 +499,12 @@ def _document(file: _File) -> Any:
 
 
 @functools.cache
-def _import_pymupdf() -> ModuleType:
+def import_pymupdf() -> ModuleType:
+    """PyMuPDF, in a decoding process.
+
+    Raises:
+        MediaError: If it is not installed.
+    """
     try:
         import pymupdf  # noqa: PLC0415 - heavy, and only documents need it
     except ImportError as error:

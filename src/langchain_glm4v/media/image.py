@@ -40,6 +40,7 @@ from langchain_glm4v.media.source import (
     scheme,
     shown,
 )
+from langchain_glm4v.media.source import name_of as source_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,6 +89,10 @@ _SMALL = 1 << 18  # pixels; a picture with no more is just tried
 
 _SHADES = 1 << 16  # of 16-bit grey
 _GREY = 128.0  # what becomes of a picture of one shade
+
+_POINTS = 72  # an inch of a PDF
+_A4_POINTS = 842  # the longer side of A4
+_LEAST_DOTS, _MOST_DOTS = 100, 2400  # an inch; with 72 and 96, programs say that they know nothing
 
 _ORIENTATION = 0x0112  # the tag of EXIF
 _SUBFILE = 0x00FE  # the tag of TIFF: bit 0 for a thumbnail, bit 2 for a mask
@@ -210,6 +215,24 @@ def upright(source: "Given | Image.Image") -> "Image.Image":
         return _upright(source)
 
 
+def write_pdf(source: Given, out: Path, *, timeout: int = pool.TIMEOUT) -> None:
+    """Write a picture as a PDF: in full size, upright, each page of a TIFF as one of the PDF.
+
+    A JPEG is in it as it is. A page is as large as the picture says, or else as A4.
+
+    Args:
+        source: A path, a `file://` or `data:` URL, the bytes of a file, or a `Blob`.
+        out: The PDF; what is there is replaced.
+        timeout: Whole seconds that it may take.
+
+    Raises:
+        MediaError: As for `prepare`.
+    """
+    origin = source_name(source, _KIND)
+    with local_file(source, _KIND) as path:
+        pool.call(_write_pdf, str(path), str(out), origin, subject=origin, timeout=timeout)
+
+
 def is_pil_image(value: object) -> "TypeIs[Image.Image]":
     """Whether a value is an image of PIL's; nothing is imported to find out."""
     module = sys.modules.get("PIL.Image")
@@ -330,6 +353,43 @@ def _decoded_page(path: str, origin: str, limits: _Limits, number: int) -> Pictu
     ):
         picture.seek(number)
         return _prepared(picture, None, origin, limits)
+
+
+def _write_pdf(path: str, out: str, origin: str) -> None:
+    import pymupdf  # noqa: PLC0415 - in a decoding process alone
+
+    data = Path(path).read_bytes()
+    with (
+        _quiet(origin),
+        _opened(io.BytesIO(data), origin) as picture,
+        pymupdf.open() as made,
+    ):
+        for number in _pages(picture, origin) if picture.format == "TIFF" else [0]:
+            picture.seek(number)
+            _check_pixels(picture, origin)
+            dots = _dots(picture)
+            if picture.format == "JPEG" and _can_go(picture, data):
+                (width, height), stream = picture.size, data
+            else:
+                picture.load()
+                whole = picture if picture.mode in ("1", "L") else _flat(picture)
+                if (turn := _turn(picture)) is not None:
+                    whole = whole.transpose(turn)
+                (width, height) = whole.size
+                stream = _saved(whole, _JPEG if picture.format in _LOSSY_FORMATS else _PNG)
+            scale = _POINTS / dots if dots else _A4_POINTS / max(width, height)
+            page = made.new_page(width=width * scale, height=height * scale)
+            page.insert_image(page.rect, stream=stream)
+        made.save(out, deflate=True)
+
+
+def _dots(picture: "Image.Image") -> float:
+    """Dots per inch, as the picture says; 0 if it says none that can be meant."""
+    try:
+        dots = float(picture.info["dpi"][0])
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
+        return 0.0
+    return dots if _LEAST_DOTS <= dots <= _MOST_DOTS else 0.0
 
 
 def _pixels(data: bytes, origin: str, frame: int | None) -> tuple[tuple[int, int], bytes]:
