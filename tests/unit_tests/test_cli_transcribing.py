@@ -142,7 +142,7 @@ def test_jsonl_for_each_document_and_pages_by_a_schema(reading: Callable[..., Pl
 
     assert files("out") == {"a.jsonl", "b.jsonl", ".glm4v-pages.sqlite"}
     assert json.loads(records("out/b.jsonl")[0]["text"]) == {"n": 2}
-    assert place.server.bodies[-1]["response_format"]["type"] == "json_schema"
+    assert '"integer"' in json.dumps(place.server.bodies[-1]["response_format"])
 
 
 def test_standard_output_has_the_pages_and_nothing_else(
