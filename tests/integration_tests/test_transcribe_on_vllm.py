@@ -62,8 +62,8 @@ def test_scans_become_records_and_nothing_is_read_twice(
     pictures[7].save(photo, "JPEG", quality=92)
     (tmp_path / "c.jpg").write_bytes(photo.getvalue())
 
-    def transcribe(out: str) -> dict[str, int]:
-        given = (".", "-o", out, "--prompt", "Transcribe the text.", "--temperature", "0")
+    def transcribe(out: str, *more: str) -> dict[str, int]:
+        given = (".", "-o", out, *more, "--prompt", "Transcribe the text.", "--temperature", "0")
         command = [*GLM4V, "transcribe", *given, "--longest-side", "784", "--json"]
         done = subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -82,6 +82,6 @@ def test_scans_become_records_and_nothing_is_read_twice(
 
     again = transcribe("all.jsonl")
     assert (again["read"], again["from_cache"], again["input_tokens"]) == (0, 8, 0)
-    transcribe("texts")
+    transcribe("texts", "--cache", ".glm4v-pages.sqlite")
     text = (tmp_path / "texts" / "b.md").read_text(encoding="utf-8")
     assert text.startswith(f"<!-- page 1 of 3: b.pdf -->\n\n{texts[4]}\n")

