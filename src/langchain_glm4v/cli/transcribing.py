@@ -192,6 +192,7 @@ def _add_pages(parser: argparse.ArgumentParser) -> None:
 
 
 FORMS: Mapping[str, Form] = {"markdown": outputs.as_markdown, "jsonl": outputs.as_jsonl}
+PRINTED: Mapping[str, Form] = {**FORMS, "jsonl": partial(outputs.as_jsonl, in_ascii=True)}
 
 
 def _transcribe(args: argparse.Namespace) -> int:
@@ -257,8 +258,7 @@ def _target(args: argparse.Namespace) -> Target:
     if args.output == STANDARD_OUTPUT:
         if args.json:
             args.misused("--json and the pages would both go to standard output")
-        in_ascii = {"markdown": form, "jsonl": partial(outputs.as_jsonl, in_ascii=True)}
-        return Target(None, None, in_ascii[name], suffix)
+        return Target(None, None, PRINTED[name], suffix)
     if is_file:
         return Target(path.parent, path, form, suffix)
     if not path.is_dir() and (path.exists() or path.suffix in (".md", ".json")):
@@ -278,7 +278,7 @@ def _how_to_go_on(cache: Path | None) -> str:
     if cache is None:
         return "stopped; no page was kept"
     return (
-        f"stopped; the pages read so far are in {str(cache)!r}: the same command goes on from there"
+        f"stopped; pages that were read are in {str(cache)!r}: the same command goes on from there"
     )
 
 

@@ -108,7 +108,7 @@ def read(source: Given, kind: str, *, allow_hosts: Collection[str] = ()) -> byte
             _check_length(len(data), f"the {kind}", kind)
             return data
         case "file" | "":
-            return _read_file(local_path(source), kind)
+            return _read_file(_local_path(source), kind)
         case _:
             raise _unreadable(source, kind)
 
@@ -149,7 +149,7 @@ def local_file(source: Given, kind: str) -> Iterator[Path]:
     """
     source = plain(source, kind)
     if not isinstance(source, bytes) and scheme(source) in ("", "file"):
-        yield _found(local_path(source), kind)[0].absolute()
+        yield _found(_local_path(source), kind)[0].absolute()
         return
     data = read(source, kind)
     del source
@@ -252,12 +252,7 @@ def _check_length(size: int, name: str, kind: str) -> None:
         )
 
 
-def local_path(source: Source) -> str:
-    """The path of a source that is not in the network.
-
-    Raises:
-        UnsupportedMediaError: As for `path_of`.
-    """
+def _local_path(source: Source) -> str:
     return path_of(str(source)) if scheme(source) == "file" else os.fspath(source)
 
 

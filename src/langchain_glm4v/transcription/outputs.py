@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from urllib.parse import unquote
 
 from langchain_glm4v.errors import MediaError
-from langchain_glm4v.media.source import local_path, scheme
+from langchain_glm4v.media.source import path_of, scheme
 from langchain_glm4v.transcription.records import PageResult
 from langchain_glm4v.transcription.sources import Source
 
@@ -36,6 +36,8 @@ _DIGEST = 6  # bytes
 _HASHED = re.compile(rf"-[0-9a-f]{{{2 * _DIGEST}}}")
 # What some file system does not take, or a shell would make something else of.
 _STRANGE = re.compile(r'[/\\:*?"<>|]')
+# What JSON leaves in a text, though some readers of lines hold it for the end of one.
+_ENDS_OF_LINES = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _BEHIND_PATH = re.compile(r"[?#].*", re.DOTALL)  # of a URL
 
 
@@ -75,10 +77,18 @@ def _stem(source: Source) -> str:
         name = PurePosixPath(path).stem
     else:
         name = source.name
-    name = _STRANGE.sub("_", name)
-    # Categories of control characters, of what turns the direction of writing, of half characters.
-    name = "".join("_" if unicodedata.category(c)[0] == "C" else c for c in name)
+    name = "".join(map(_tame, _STRANGE.sub("_", name)))
     return name.strip(" .-") or NAMELESS
+
+
+def _tame(character: str) -> str:
+    """The character, unless it is of no use in a name."""
+    match unicodedata.category(character)[0]:
+        case "Z":  # spaces of all kinds
+            return " "
+        case "C":  # control characters, what turns the direction of writing, half characters
+            return "_"
+    return character
 
 
 def _cut(name: str, room: int) -> str:
@@ -108,7 +118,8 @@ def first_read(paths: Iterable[Path], sources: Sequence[Source]) -> Path | None:
     for source in sources:
         if isinstance(source.given, str | os.PathLike):
             with suppress(OSError, MediaError):
-                file = Path(local_path(source.given))
+                given = os.fspath(source.given)
+                file = Path(path_of(given) if scheme(given) == "file" else given)
                 taken |= {_identity(file.stat()), _identity(file.lstat())}
     for path in paths:
         with suppress(OSError):
@@ -201,4 +212,5 @@ def as_jsonl(results: Iterable[PageResult], *, in_ascii: bool = False) -> Iterat
         in_ascii: Whether nothing but ASCII is written, for an output of an unknown encoding.
     """
     for result in results:
-        yield json.dumps(as_record(result), ensure_ascii=in_ascii) + "\n"
+        line = json.dumps(as_record(result), ensure_ascii=in_ascii)
+        yield line.translate(_ENDS_OF_LINES) + "\n"
