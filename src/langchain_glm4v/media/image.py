@@ -367,15 +367,15 @@ def _write_pdf(path: str, out: str, origin: str) -> None:
         for number in _pages(picture, origin) if picture.format == "TIFF" else [0]:
             picture.seek(number)
             _check_pixels(picture, origin)
-            dots = _dots(picture)
+            dots, (width, height) = _dots(picture), picture.size
             if picture.format == "JPEG" and _can_go(picture, data):
-                (width, height), stream = picture.size, data
+                stream = data
             else:
                 picture.load()
                 whole = picture if picture.mode in ("1", "L") else _flat(picture)
                 if (turn := _turn(picture)) is not None:
                     whole = whole.transpose(turn)
-                (width, height) = whole.size
+                width, height = whole.size
                 stream = _saved(whole, _JPEG if picture.format in _LOSSY_FORMATS else _PNG)
             scale = _POINTS / dots if dots else _A4_POINTS / max(width, height)
             page = made.new_page(width=width * scale, height=height * scale)
