@@ -180,7 +180,10 @@ def as_markdown(results: Iterable[PageResult]) -> Iterator[str]:
     """
     for place, result in enumerate(results):
         document = result.document
-        told = [f"page {result.number + 1} of {document.total_pages}: {document.source}"]
+        number = (
+            "" if result.number is None else f"page {result.number + 1} of {document.total_pages}: "
+        )
+        told = [f"{number}{document.source}"]
         if result.error:
             told.append(f"failed: {result.error}")
         text = result.reading.text.strip("\n")

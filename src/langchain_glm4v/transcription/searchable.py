@@ -95,8 +95,9 @@ def _layers(
 
     def places() -> Iterator[int]:
         for place, result in enumerate(results):
-            if result.reading.origin == "model" and result.reading.text.strip():
-                taken[place] = result.number, result.reading
+            number, reading = result.number, result.reading
+            if number is not None and reading.origin == "model" and reading.text.strip():
+                taken[place] = number, reading
                 yield place
 
     def layer(place: int) -> Layer | None:
