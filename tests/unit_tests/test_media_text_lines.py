@@ -109,5 +109,5 @@ def test_an_empty_page_has_none(size: tuple[int, int]) -> None:
 
 
 def test_what_is_no_picture_is_named() -> None:
-    with pytest.raises(MediaError, match="page 3 of 'scan.pdf'"):
+    with pytest.raises(MediaError, match=r"page 3 of 'scan\.pdf'"):
         text_lines.find(b"no picture", "page 3 of 'scan.pdf'")

@@ -131,7 +131,7 @@ def test_turned_pages_are_found_as_they_are_read(tmp_path: Path, rotation: int, 
 
 def share_of_ink(pixels: Any) -> float:
     grey = Image.frombytes("RGB", (pixels.width, pixels.height), pixels.samples).convert("L")
-    return sum(grey.histogram()[:128]) / (pixels.width * pixels.height)
+    return float(sum(grey.histogram()[:128]) / (pixels.width * pixels.height))
 
 
 def test_a_cropped_page_with_shared_resources_keeps_them(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ _WIDE = re.compile("[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-
 # Widths in the size of the print, as usual fonts have them.
 _NARROW = frozenset("iljIftr.,;:'’|!()[]-/\\ ")
 _BROAD = frozenset("mwMW@%—…")
-_HALF_EMPTY = frozenset("、。，．：；！？」』）】》〉〕")
+_HALF_EMPTY = frozenset("、。，：；！？」』）】》〉")
 _BULLET = "•"
 _SPACE = 0.27
 _CELL_GAP = 1.0

@@ -37,7 +37,8 @@ def write_searchable(
 
     Pages of a PDF stay as they are, bookmarks and metadata too; a picture becomes a page. The text
     is invisible and lies over the print, word by word. What is no print, such as marks of Markdown,
-    is left out. No text is added to a page that could not be read, or that has text of its own.
+    is left out. Scripts that run from right to left are copied in the wrong order. No text is added
+    to a page that could not be read, or that has text of its own.
 
     Only a few pages are in memory at any time. The file appears when it is whole.
 
