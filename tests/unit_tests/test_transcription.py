@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from langchain_glm4v.errors import UnsupportedMediaError
 from langchain_glm4v.media import scan
 from langchain_glm4v.server.metrics import Load
 from langchain_glm4v.transcription import attempts, checks
@@ -126,6 +127,7 @@ def test_limit_is_never_out_of_bounds(
         ("合计：五元", "stop", ["cjk"], ()),
         ("合计：五元", "stop", ["latin"], ("script",)),
         ("Straße, café, ﬁn", "stop", ["latin"], ()),
+        ("\uff21\uff22 \u4eba\u3005", "stop", ["cjk"], ()),
         ("ひらがな", "stop", ["hiragana", "cjk"], ()),
         ("12,5 %", "stop", ["cyrillic"], ()),
         ("", "length", ["cjk"], ("cut off", "empty")),
@@ -198,3 +200,10 @@ def test_pages_are_turned_clockwise(turn: scan.Turn, corner: tuple[int, int]) ->
         assert turned.size == ((80, 120) if turn % 180 == 0 else (120, 80))
         at = [place * (side - 1) for place, side in zip(corner, turned.size, strict=True)]
         assert turned.convert("L").getpixel((at[0], at[1])) < 50  # type: ignore[operator]
+
+
+def test_what_is_no_picture_is_named() -> None:
+    with pytest.raises(UnsupportedMediaError, match="page 3 is not a picture"):
+        scan.ink(b"no picture", "page 3")
+    with pytest.raises(UnsupportedMediaError, match="page 3 is not a picture"):
+        scan.turned(jpeg(Image.new("L", (99, 99)))[:-200], 90, "page 3")

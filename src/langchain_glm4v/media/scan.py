@@ -5,8 +5,11 @@ processes (`pool`).
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
+from langchain_glm4v.errors import UnsupportedMediaError
 from langchain_glm4v.media import pool
 
 Turn: TypeAlias = Literal[0, 90, 180, 270]
@@ -34,7 +37,7 @@ def ink(data: bytes, name: str) -> float:
     Raises:
         MediaError: If it cannot be decoded.
     """
-    return pool.call(_ink, data, subject=name)
+    return pool.call(_ink, data, name, subject=name)
 
 
 def turned(data: bytes, turn: Turn, name: str) -> bytes:
@@ -51,16 +54,29 @@ def turned(data: bytes, turn: Turn, name: str) -> bytes:
     Raises:
         MediaError: If it cannot be decoded.
     """
-    return pool.call(_turned, data, turn, subject=name)
+    return pool.call(_turned, data, turn, name, subject=name)
 
 
 # What follows runs in a decoding process.
 
 
-def _ink(data: bytes) -> float:
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Any]:
+    """A picture; errors of Pillow with its name."""
+    from PIL import Image  # noqa: PLC0415 - only in a decoding process
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            yield picture
+    except (OSError, SyntaxError, ValueError) as error:
+        message = f"{name} is not a picture, or a damaged one: render or save it anew"
+        raise UnsupportedMediaError(message) from error
+
+
+def _ink(data: bytes, name: str) -> float:
     from PIL import Image, ImageChops, ImageFilter  # noqa: PLC0415 - only in a decoding process
 
-    with Image.open(io.BytesIO(data)) as picture:
+    with _opened(data, name) as picture:
         width, height = picture.size
         # Half the size: a speck of one pixel is gone, a stroke of print is not.
         picture.draft("L", (width // 2, height // 2))
@@ -76,7 +92,7 @@ def _ink(data: bytes) -> float:
     return float(sum(shades[_CONTRAST:]) / max(1, grey.width * grey.height))
 
 
-def _turned(data: bytes, turn: Turn) -> bytes:
+def _turned(data: bytes, turn: Turn, name: str) -> bytes:
     from PIL import Image  # noqa: PLC0415 - only in a decoding process
 
     # Pillow turns the other way round.
@@ -86,7 +102,7 @@ def _turned(data: bytes, turn: Turn) -> bytes:
         270: Image.Transpose.ROTATE_90,
     }
     file = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as picture:
+    with _opened(data, name) as picture:
         upright = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
         (upright.transpose(turns[turn]) if turn else upright).save(file, **_JPEG)
     return file.getvalue()

@@ -53,7 +53,8 @@ def problems(
 def foreign_share(text: str, scripts: Collection[str]) -> float:
     """Share of the letters of a text that are of none of the scripts, nor Latin, 0 to 1."""
     expected = {*_COMMON, *(script.upper() for script in scripts)}
-    letters = Counter(script_of(letter) for letter in text if letter.isalpha())
+    plain = unicodedata.normalize("NFKC", text)  # full-width letters are Latin too
+    letters = Counter(script_of(letter) for letter in plain if letter.isalpha())
     if not letters:
         return 0.0
     return sum(count for script, count in letters.items() if script not in expected) / sum(
@@ -64,7 +65,8 @@ def foreign_share(text: str, scripts: Collection[str]) -> float:
 @lru_cache(maxsize=8192)
 def script_of(letter: str) -> str:
     """The script of a letter, as its name in Unicode begins: "LATIN", "CJK", "HIRAGANA"."""
-    return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
+    name = unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
+    return "CJK" if name == "IDEOGRAPHIC" else name
 
 
 def is_script(name: str) -> bool:

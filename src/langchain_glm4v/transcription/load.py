@@ -21,6 +21,10 @@ FIRST_LIMIT = 16
 INTERVAL = 0.5
 """Seconds between two looks at the load."""
 
+LONGEST_INTERVAL = 60.0
+"""Seconds, at most, between two looks at a server that did not tell its load; each is twice as long
+after the last."""
+
 _TIMEOUT = 5.0  # seconds
 _QUEUE = 4  # requests that should wait, so that one that ends is followed by another at once
 _GROWTH = 2  # by which the limit is multiplied at most, at a look

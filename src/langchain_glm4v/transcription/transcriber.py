@@ -40,7 +40,13 @@ from langchain_glm4v.structured import choices_of
 from langchain_glm4v.transcription import attempts, checks, sources
 from langchain_glm4v.transcription.attempts import Attempt, Reply
 from langchain_glm4v.transcription.cache import PageCache, key_of
-from langchain_glm4v.transcription.load import FIRST_LIMIT, INTERVAL, load_of, next_limit
+from langchain_glm4v.transcription.load import (
+    FIRST_LIMIT,
+    INTERVAL,
+    LONGEST_INTERVAL,
+    load_of,
+    next_limit,
+)
 from langchain_glm4v.transcription.records import DocumentFacts, PageResult, Reading
 from langchain_glm4v.transcription.sources import Rendering, SourcePage, Sources
 
@@ -311,14 +317,16 @@ class _Run:
     async def _follow_load(self) -> None:
         """Let as many requests through as the server can answer, for as long as this runs."""
         most = self._options.max_concurrency
-        if await load_of(self._llm) is None:
-            return
+        pause = INTERVAL
         while True:
-            if (load := await load_of(self._llm)) is not None:
-                limit = int(self._gate.total_tokens)
-                in_flight = self._gate.borrowed_tokens
+            load = await load_of(self._llm)
+            if load is None:  # it is being started again, or of a kind that never tells
+                pause = min(2 * pause, LONGEST_INTERVAL)
+            else:
+                pause = INTERVAL
+                limit, in_flight = int(self._gate.total_tokens), self._gate.borrowed_tokens
                 self._gate.total_tokens = next_limit(limit, in_flight, load, most)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(pause)
 
 
 @dataclass(frozen=True, slots=True)
