@@ -100,6 +100,27 @@ def test_documents_become_markdown_in_a_folder(
     assert shown.err == ""
 
 
+def test_scans_become_pdfs_that_can_be_searched(
+    reading: Callable[..., Place], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pdf(Path("scans/a.pdf"), [1, None, 2])
+    page(3).save("scans/b.png")
+    place = reading()
+
+    assert place.run("scans", "-o", "out", "--format", "pdf", "--quiet") == 0
+
+    assert files("out") == {"a.pdf", "b.pdf", ".glm4v-pages.sqlite"}
+    for name, texts in (("a", ["page 1", "", "page 2"]), ("b", ["page 3"])):
+        with pymupdf.open(f"out/{name}.pdf") as document:
+            assert [" ".join(one.get_text().split()) for one in document] == texts
+    capsys.readouterr()
+    for out in ("-", "all.jsonl"):
+        assert place.run("scans", "-o", out, "--format", "pdf") == 2
+    assert capsys.readouterr().err.count("--format pdf is for a folder of PDFs") == 2
+    # The scans themselves are never replaced.
+    assert place.run("scans", "-o", "scans", "--format", "pdf") == 2
+
+
 def test_jsonl_has_all_that_is_known_of_each_page(
     reading: Callable[..., Place], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.media.document import LONGEST_SIDE, page_numbers
 from langchain_glm4v.transcription import checks, outputs, sources
 from langchain_glm4v.transcription.records import PageResult
+from langchain_glm4v.transcription.searchable import write_searchable
 from langchain_glm4v.transcription.sources import Rendering, Source
 from langchain_glm4v.transcription.transcriber import PROMPT, Options, Transcriber
 
@@ -42,6 +43,8 @@ WIDTH = 80  # columns of a terminal that does not tell
 
 Form: TypeAlias = Callable[[Iterable[PageResult]], Iterator[str]]
 Results: TypeAlias = Iterator[PageResult]
+Write: TypeAlias = Callable[[Path, Results], None]
+"""Writes the pages of a document."""
 
 _RANGE = r"(?:\d+(?:-\d*)?|-\d+)"
 _PAGES = re.compile(rf"{_RANGE}(?:,{_RANGE})*")
@@ -122,8 +125,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=list(FORMS),
-        help=f"Default: jsonl with --schema or if OUT ends in {JSONL}, else markdown",
+        choices=list(SUFFIXES),
+        help=f"pdf: the scans with the text behind them, to be searched. Default: jsonl with "
+        f"--schema or if OUT ends in {JSONL}, else markdown",
     )
     parser.add_argument(
         "--schema", type=_schema, metavar="FILE", help="JSON schema: each page is read as JSON"
@@ -191,6 +195,8 @@ def _add_pages(parser: argparse.ArgumentParser) -> None:
     add_allow_host(group)
 
 
+# How pages are written -> how names of files end.
+SUFFIXES: Mapping[str, str] = {"markdown": ".md", "jsonl": JSONL, "pdf": ".pdf"}
 FORMS: Mapping[str, Form] = {"markdown": outputs.as_markdown, "jsonl": outputs.as_jsonl}
 PRINTED: Mapping[str, Form] = {**FORMS, "jsonl": partial(outputs.as_jsonl, in_ascii=True)}
 
@@ -237,14 +243,12 @@ class Target:
     Attributes:
         folder: Of the files that are written; None for standard output.
         file: The one file; None if each document has its own.
-        form: How pages are written.
-        suffix: How names of files end.
+        form: How pages are written: a key of `SUFFIXES`.
     """
 
     folder: Path | None
     file: Path | None
-    form: Form
-    suffix: str
+    form: str
 
 
 def _target(args: argparse.Namespace) -> Target:
@@ -254,16 +258,17 @@ def _target(args: argparse.Namespace) -> Target:
     name = args.format or ("jsonl" if is_file or args.schema else "markdown")
     if name == "markdown" and (is_file or args.schema):
         args.misused("--format markdown is for a folder of texts: give --format jsonl")
-    form, suffix = FORMS[name], {"markdown": ".md", "jsonl": JSONL}[name]
+    if name == "pdf" and (is_file or args.output == STANDARD_OUTPUT):
+        args.misused("--format pdf is for a folder of PDFs: give a folder as OUT")
     if args.output == STANDARD_OUTPUT:
         if args.json:
             args.misused("--json and the pages would both go to standard output")
-        return Target(None, None, PRINTED[name], suffix)
+        return Target(None, None, name)
     if is_file:
-        return Target(path.parent, path, form, suffix)
-    if not path.is_dir() and (path.exists() or path.suffix in (".md", ".json")):
+        return Target(path.parent, path, name)
+    if not path.is_dir() and (path.exists() or path.suffix in (".md", ".json", ".pdf")):
         args.misused(f"{args.output!r} is no folder: give one, a file *{JSONL}, or -")
-    return Target(path, None, form, suffix)
+    return Target(path, None, name)
 
 
 def _cache(target: Target, args: argparse.Namespace) -> Path | None:
@@ -287,18 +292,20 @@ def _writer(
 ) -> Callable[[Results], None]:
     """What writes pages; ends the program if they would take the place of what is read."""
     if target.folder is None:
-        return partial(_print, target.form)
+        return partial(_print, PRINTED[target.form])
     if target.file:
         paths = [target.file]
     else:
-        paths = [target.folder / name for name in outputs.names(found, target.suffix)]
+        paths = [target.folder / name for name in outputs.names(found, SUFFIXES[target.form])]
     if taken := outputs.first_read(paths, found):
         args.misused(f"{str(taken)!r} would be replaced, but it is to be read: choose another OUT")
     target.folder.mkdir(parents=True, exist_ok=True)
     outputs.remove_parts(target.folder)
     if target.file:
-        return partial(_write_one, target.form, target.file)
-    return partial(_write_each, target.form, paths)
+        return partial(_write_one, FORMS[target.form], target.file)
+    if target.form == "pdf":
+        return partial(_write_each, partial(_write_pdf, found, args.password_file), paths)
+    return partial(_write_each, partial(_write_text, FORMS[target.form]), paths)
 
 
 def _print(form: Form, results: Results) -> None:
@@ -313,16 +320,27 @@ def _write_one(form: Form, path: Path, results: Results) -> None:
         file.writelines(form(results))
 
 
-def _write_each(form: Form, paths: Sequence[Path], results: Results) -> None:
+def _write_each(write: Write, paths: Sequence[Path], results: Results) -> None:
     for index, pages in groupby(results, key=lambda result: result.document.index):
-        _write_document(form, paths[index], pages)
+        _write_document(write, paths[index], pages)
 
 
-def _write_document(form: Form, path: Path, pages: Results) -> None:
+def _write_document(write: Write, path: Path, pages: Results) -> None:
     first = next(pages)
     if first.document.total_pages:  # else it could not be opened
-        with outputs.replacing(path) as file:
-            file.writelines(form(chain([first], pages)))
+        write(path, chain([first], pages))
+
+
+def _write_text(form: Form, path: Path, pages: Results) -> None:
+    with outputs.replacing(path) as file:
+        file.writelines(form(pages))
+
+
+def _write_pdf(found: Sequence[Source], password: str | None, path: Path, pages: Results) -> None:
+    first = next(pages)
+    source = found[first.document.index]
+    whole = chain([first], pages)
+    write_searchable(source.given, whole, path, password=password, name=source.name)
 
 
 @dataclass

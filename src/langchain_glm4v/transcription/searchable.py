@@ -57,7 +57,7 @@ def write_searchable(
         MediaError: If the source cannot be read, a result is of a page that it lacks, or the PDF
             cannot be written.
     """
-    out = Path(out)
+    out = Path(out).absolute()  # decoding processes may have another current folder
     shown = repr(name) if name else name_of(source, _KIND)
     try:
         with tempfile.TemporaryDirectory(prefix=".glm4v-", dir=out.parent) as folder:
