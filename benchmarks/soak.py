@@ -8,7 +8,9 @@ disturbed. Each 10 seconds memory, file handles and threads of the client, the k
 process and the engine are noted, and how many processes there are. Of each the one that lived
 longest is judged: in the last third of its life medians may be above those of the first third by
 no more than `LIMITS`. The first minute after each start is for warming up, and vLLM's cache of
-pictures is small, so that it is full by then. Each good call must be answered with its own number:
+pictures is small, so that it is full by then. The engine gives large tensors back to the system at
+once (`LARGE_APART`): else glibc keeps hundreds of MiB for a while, as docs/server.md tells, and what
+leaks would not be seen. Each good call must be answered with its own number:
 only a stream that had begun when its server died may fail, with a clear error.
 """
 
@@ -38,6 +40,8 @@ WARM_UP = 60.0  # seconds after a start without samples
 MINUTES_PER_DEATH = 3  # in the first third
 # vLLM's own cache of pictures may take 4 GiB, which half an hour does not fill.
 SMALL_CACHE = ("--mm-processor-cache-gb", "0.02")
+# For glibc: what has 1 MiB or more is no part of the heap, which only shrinks from its end.
+LARGE_APART = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 PAGE = os.sysconf("SC_PAGE_SIZE")
 # What is sampled -> by how much the median may grow. Memory in MiB, of which the heaps of vLLM's
 # processes have hundreds; fds: idle connections come and go.
@@ -138,6 +142,7 @@ def main() -> int:
     deaths = max(int(given.minutes / 3 / MINUTES_PER_DEATH), 1)
     # Else it gives up a server that dies so often.
     process.RESTART_DELAYS = (5.0,) * deaths  # type: ignore[assignment]
+    os.environ |= LARGE_APART
     samples: Samples = defaultdict(list)
     tally = Tally(Counter())
     with (
