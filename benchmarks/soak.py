@@ -9,8 +9,8 @@ process and the engine are noted, and how many processes there are. Of each the 
 longest is judged: in the last third of its life medians may be above those of the first third by
 no more than `LIMITS`. The first minute after each start is for warming up, and vLLM's cache of
 pictures is small, so that it is full by then. The engine gives large tensors back to the system at
-once (`LARGE_APART`): else glibc keeps hundreds of MiB for a while, as docs/server.md tells, and what
-leaks would not be seen. Each good call must be answered with its own number:
+once (`LARGE_APART`): else glibc keeps hundreds of MiB, as docs/server.md tells, and leaks would not
+be seen. Each good call must be answered with its own number:
 only a stream that had begun when its server died may fail, with a clear error.
 """
 

@@ -365,8 +365,8 @@ def _libreoffice() -> Check:
     try:
         return Check("LibreOffice", True, soffice())
     except MediaError as error:
-        detail, _, remedy = str(error).partition("; ")
-        return Check("LibreOffice", None, detail, remedy)
+        detail = "slides and office documents need it, and it is not installed"
+        return Check("LibreOffice", None, detail, error.setting)
 
 
 def _heif() -> Check:
