@@ -196,7 +196,10 @@ class _Run:
                     tasks.add(task)
             for running in tasks:
                 running.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # A portal that ends cancels again and again: it must not cut this short, or its event
+            # loop would be closed while they still run.
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _produce(
         self,
