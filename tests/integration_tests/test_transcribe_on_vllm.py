@@ -10,31 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from langchain_glm4v.server import GLM4VServer
+from slips import slip
 
 GLM4V = [sys.executable, "-m", "langchain_glm4v.cli"]
 PAPER = (250, 249, 246)
-SHOPS = ("Green Garden Shop", "Blue Harbor Hotel", "Corner Bakery", "City Book Store")
-GOODS = ("Bread", "Milk", "Apples", "Tea", "Rice", "Soap")
-
-
-def slip(rng: random.Random) -> tuple[Image.Image, str]:
-    """A slip, and what stands on it."""
-    day = f"{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
-    lines = [
-        rng.choice(SHOPS),
-        f"Invoice: {rng.randrange(10000, 99999)}",
-        f"Date: 2026-{day}",
-        *(f"{name}: {rng.randrange(100, 9999) / 100:.2f}" for name in rng.sample(GOODS, 3)),
-        f"Total: {rng.randrange(1000, 99999) / 100:.2f}",
-    ]
-    picture = Image.new("RGB", (560, 784), PAPER)
-    draw = ImageDraw.Draw(picture)
-    for place, line in enumerate(lines):
-        draw.text((50, 60 + place * 60), line, (20, 20, 20), ImageFont.load_default(28))
-    return picture, "\n".join(lines)
 
 
 def scan(path: Path, pictures: list[Image.Image]) -> None:

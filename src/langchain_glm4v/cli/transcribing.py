@@ -376,9 +376,8 @@ class Tally:
             self.input_tokens += result.reading.input_tokens
             self.output_tokens += result.reading.output_tokens
         if result.error:
-            page = result.number if result.document.total_pages else None
-            failure = {"source": result.document.source, "page": page, "error": result.error}
-            self.failures.append(failure)
+            source, page = result.document.source, result.number
+            self.failures.append({"source": source, "page": page, "error": result.error})
 
     def summary(self) -> dict[str, Any]:
         """All of it, of JSON's types."""
