@@ -358,15 +358,18 @@ def test_keeper_that_hangs_hinders_no_other(
 
 def test_logs(detached: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["logs", "-n", "1"]) == 0
-    (last,) = capsys.readouterr().out.splitlines(keepends=True)
+    assert len(capsys.readouterr().out.splitlines()) == 1
     following_it = subprocess.Popen(
         [*GLM4V, "logs", "-f", "-n", "1"], stdout=subprocess.PIPE, text=True
     )
     assert following_it.stdout
-    assert following_it.stdout.readline() == last
-    with Path(detached["log_path"]).open("a") as log:
+    last = following_it.stdout.readline()
+    with Path(detached["log_path"]).open("a+") as log:
+        log.seek(0)
+        assert last in log
         log.write("something new\n")
-    assert following_it.stdout.readline() == "something new\n"
+    # The server may write of its own at any time.
+    assert "something new\n" in following_it.stdout
     assert cli.main(["stop"]) == 0
     following_it.communicate()
     assert following_it.returncode == 0

@@ -187,6 +187,35 @@ def test_what_is_stated_stays(options: dict[str, Any], attribute: str, value: ob
     assert getattr(choose(SIZES, cards("H100", 2), wanted(**options)), attribute) == value
 
 
+@pytest.mark.parametrize(
+    ("given", "more_gib"),
+    [
+        (["--max-num-batched-tokens", "65536"], 1.0),
+        (["--max_num_batched_tokens=32768"], 0.4),
+        (["--max-num-seqs=2", "--max-num-seqs=4096"], 5.0),
+    ],
+)
+def test_larger_batches_that_are_asked_for_need_more(given: list[str], more_gib: float) -> None:
+    usual, larger = (
+        choose(SIZES, [card("H100")], wanted(extra_args=args)).needed_bytes for args in ([], given)
+    )
+    assert usual is not None
+    assert larger is not None
+    assert larger - usual > more_gib * GIB
+
+
+def test_batches_too_large_for_the_card_are_named() -> None:
+    options = wanted(extra_args=["--max-num-batched-tokens=65536"])
+    with pytest.raises(GpuError, match="lower --max-num-batched-tokens or --max-num-seqs"):
+        choose(SIZES, [card("RTX 4090")], options)
+
+
+@pytest.mark.parametrize("given", [["--max-num-seqs"], ["--max-num-seqs", "8k"], ["--seed=9999"]])
+def test_batches_are_vllms_own_unless_a_number_is_given(given: list[str]) -> None:
+    usual, found = (choose(SIZES, [card("H100")], wanted(extra_args=a)) for a in ([], given))
+    assert found == usual
+
+
 def test_unquantised_on_24_gb_has_a_short_context() -> None:
     found = choose(SIZES, cards("RTX 3090", 1), wanted(quantization="none"))
     assert (found.max_model_len, found.gpu_memory_utilization) == (12288, 0.95)
@@ -310,7 +339,7 @@ def test_more_memory_never_shortens_the_context(
 
 @given(st.integers(1, FULL - 1), st.sampled_from([1, 2, 4]))
 def test_a_longer_context_needs_no_less(length: int, number: int) -> None:
-    need = fits._needs(SIZES, cards("H100", number), "bfloat16", None, eager=False)
+    need = fits._needs(SIZES, cards("H100", number), "bfloat16", None, (8192, 1024), eager=False)
     assert need(length) <= need(length + 1)
 
 

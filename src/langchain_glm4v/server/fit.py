@@ -276,7 +276,8 @@ def _ways(sizes: Sizes, gpus: Sequence[Gpu], options: Wanted, dtype: str) -> Ite
             _methods(sizes, chosen, options, dtype), UTILIZATIONS if asked is None else (asked,)
         ):
             utilization = share if asked is not None else _free_share(chosen, share)
-            need = _needs(sizes, chosen, dtype, method, eager=eager)
+            batch = _batch(chosen[0], options.extra_args)
+            need = _needs(sizes, chosen, dtype, method, batch, eager=eager)
             way = _Way(chosen, method, utilization, eager, 0, need)
             context = _longest(sizes, options, way)
             yield _Way(chosen, method, utilization, eager, context, need)
@@ -325,14 +326,20 @@ def _longest(sizes: Sizes, options: Wanted, way: _Way) -> int:
 
 
 def _needs(
-    sizes: Sizes, gpus: Sequence[Gpu], dtype: str, method: str | None, *, eager: bool
+    sizes: Sizes,
+    gpus: Sequence[Gpu],
+    dtype: str,
+    method: str | None,
+    largest: tuple[int, int],
+    *,
+    eager: bool,
 ) -> Callable[[int], int]:
     """Bytes that each GPU needs, as a function of the context in tokens. It never decreases."""
     number = len(gpus)
     value = DTYPE_BYTES.get(dtype, 2)
     fixed = weights_bytes(sizes, dtype, method, number) + WORK_AREAS
     fixed += (0 if eager else CUDA_GRAPHS) + (COMMUNICATION if number > 1 else 0)
-    batch, sequences = _default_batch(gpus[0])
+    batch, sequences = largest
     layer = ACTIVATION_MARGIN * value * batch * (4 * sizes.hidden + 3 * sizes.inner / number)
     sampler = SAMPLER_BYTES * sequences * sizes.vocabulary
     # In a layer of the vision encoder these are alive at once for each patch; besides, its values
@@ -368,6 +375,23 @@ def weights_bytes(sizes: Sizes, dtype: str, method: str | None, tensor_parallel:
     whole = sizes.weights_bytes * value / stored - sizes.linear * smaller
     replicated = sizes.replicated * value
     return math.ceil((whole - replicated) / tensor_parallel + replicated)
+
+
+def _batch(gpu: Gpu, arguments: Sequence[str]) -> tuple[int, int]:
+    """Tokens and sequences in a batch, at most: as arguments of vLLM say, or its defaults."""
+    tokens, sequences = _default_batch(gpu)
+    return (
+        _whole_number(arguments, "--max-num-batched-tokens") or tokens,
+        _whole_number(arguments, "--max-num-seqs") or sequences,
+    )
+
+
+def _whole_number(arguments: Sequence[str], name: str) -> int | None:
+    """The value of an argument of vLLM, of which the last counts; None if it is no plain number."""
+    parts = [part for argument in arguments for part in argument.split("=", 1)]
+    names = (part.replace("_", "-") for part in parts)
+    values = [after for one, after in zip(names, parts[1:], strict=False) if one == name]
+    return int(values[-1]) if values and values[-1].isdecimal() else None
 
 
 def _default_batch(gpu: Gpu) -> tuple[int, int]:
@@ -422,6 +446,8 @@ def _nothing_fits(sizes: Sizes, options: Wanted, ways: Sequence[_Way], least: in
             "can be asked for; ask for less, or end the other programs that hold its memory"
         )
     remedies = ["end other programs on the GPU"]
+    if _batch(way.gpus[0], options.extra_args) != _default_batch(way.gpus[0]):
+        remedies.append("lower --max-num-batched-tokens or --max-num-seqs")
     if options.max_model_len is not None:
         remedies.append("lower max_model_len")
     if options.gpu_memory_utilization is not None:
