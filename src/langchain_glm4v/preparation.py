@@ -136,7 +136,8 @@ class Preparation:
         if kind is None:
             raise UnsupportedMediaError(
                 f"{name_of(source, _ANY)} is no picture, document or video that its first bytes "
-                'tell: say what it is in a content block, as in {"type": "image", "path": …}'
+                "tell: give another",
+                setting='say what it is in a content block, as in {"type": "image", "path": …}',
             )
         return Medium(kind, source, fetched=fetched)
 

@@ -93,6 +93,22 @@ def test_several_directories(home: Path) -> None:
         local_path("../secret.png", allowed)
 
 
+def test_relative_paths_are_looked_for_in_each_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = [home / "none", home / "files"]
+    monkeypatch.chdir("/")
+    assert local_path("a.png", allowed) == home / "files/a.png"
+    assert local_path("sub/b.png", allowed) == home / "files/sub/b.png"
+    with pytest.raises(MediaNotFoundError):
+        local_path("missing.png", allowed)
+    with pytest.raises(MediaError, match="outside the allowed directories"):
+        local_path("../secret.png", allowed)
+    monkeypatch.chdir(home / "files" / "sub")
+    (home / "files" / "b.png").write_bytes(b"x")
+    assert local_path("b.png", allowed) == home / "files/sub/b.png"
+
+
 def test_no_directory_is_allowed(home: Path) -> None:
     with pytest.raises(MediaError, match="which are none"):
         local_path(str(home / "files/a.png"), [])

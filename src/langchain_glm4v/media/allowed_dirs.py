@@ -25,8 +25,8 @@ def local_path(
     Hard links are files like others.
 
     Args:
-        text: A path, relative to the working directory if not absolute, with `~` for a home; or a
-            `file://` URL.
+        text: A path, with `~` for a home; or a `file://` URL. One that is not absolute is looked
+            for in the working directory, and then in each of the directories.
         allowed_dirs: Directories; themselves, they may be reached over links. A single path is one
             directory.
 
@@ -42,13 +42,17 @@ def local_path(
     given = path_of(str(text)) if kind else text
     try:
         roots = _roots(allowed_dirs)
-        path = Path(given).expanduser().resolve()
-        if not any(path.is_relative_to(root) for root in roots):
+        path = Path(given).expanduser()
+        bases = [Path()] if path.is_absolute() else [Path(), *roots]
+        places = [(base / path).resolve() for base in bases]
+        inside = [place for place in places if any(map(place.is_relative_to, roots))]
+        if not inside:
             raise MediaError(
                 f"{name} is outside the allowed directories, which are "
                 f"{', '.join(map(str, roots)) or 'none'}: give a path in one of them",
                 setting="name its directory in allowed_dirs",
             )
+        path = next((place for place in inside if place.exists()), inside[0])
         # Opened, a device may act and a pipe may wait, so both are told by their kind alone.
         if not stat.S_ISREG(path.lstat().st_mode):
             raise UnsupportedMediaError(f"{name} is not a file: give the path of one")

@@ -294,11 +294,19 @@ def page_numbers(pages: str | Iterable[int] | None, count: int, name: str) -> li
         if not numbers:
             raise MediaError(f"pages={pages!r} names no pages of {name}: give at least one")
         return numbers
-    return [
-        number
-        for part in pages.replace(" ", "").split(",")
-        for number in _range(part, pages, count, name)
-    ]
+    return [number for part in _ranges(pages) for number in _range(*part, count, name)]
+
+
+def check_pages(pages: str | Iterable[int] | None) -> None:
+    """Refuse what names no pages of any document.
+
+    Raises:
+        MediaError: If it does not.
+    """
+    if isinstance(pages, str):
+        _ranges(pages)
+    elif pages is not None:
+        [*_whole_numbers(pages)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,15 +352,18 @@ def _whole_numbers(pages: Iterable[Any]) -> Iterator[int]:
         ) from error
 
 
-def _range(part: str, pages: str, count: int, name: str) -> range:
-    found = _RANGE.fullmatch(part)
-    if found is None or not any(digits := found.group(1, 3)):
+def _ranges(pages: str) -> list[tuple[str, str]]:
+    """First and last page of each part, counted from 1; "" where a part leaves it open."""
+    found = [_RANGE.fullmatch(part) for part in pages.replace(" ", "").split(",")]
+    if not all(part and part[1] + part[3] for part in found):
         raise MediaError(
             f'pages={pages!r} names no pages: write it as in "1,3,5-7", "-3" or "5-", from 1'
         )
-    if not found[2]:
-        digits = (part, part)
-    first, last = int(digits[0] or 1), int(digits[1] or count)
+    return [(part[1], part[3]) if part[2] else (part[0], part[0]) for part in found if part]
+
+
+def _range(begin: str, end: str, count: int, name: str) -> range:
+    first, last = int(begin or 1), int(end or count)
     _check(first, count, name)
     _check(last, count, name)
     if first > last:
@@ -479,7 +490,12 @@ def _told(file: _File, subject: str | None = None) -> Iterator[None]:
 # Kept open for the next page.
 @functools.lru_cache(maxsize=1)
 def _open(file: _File) -> Any:
-    document = import_pymupdf().open(file.path, filetype="pdf")
+    try:
+        file.path.encode()
+        given: dict[str, Any] = {"filename": file.path}
+    except UnicodeEncodeError:  # MuPDF takes no path that is no UTF-8
+        given = {"stream": Path(file.path).read_bytes()}
+    document = import_pymupdf().open(**given, filetype="pdf")
     # MuPDF goes by the content and reads pictures and e-books too.
     if not document.is_pdf:
         raise UnsupportedMediaError(

@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +80,8 @@ _METADATA_BYTES = 65_536  # beside the pixels; a picture with more is written an
 
 # On small coloured print, 4:2:0 costs 7 dB of PSNR where 4:4:4 costs 17 % more bytes. Quality 95
 # wins 5 dB more for a third more bytes.
-_JPEG = {"format": "JPEG", "quality": 90, "subsampling": "4:4:4"}
+JPEG: Mapping[str, Any] = {"format": "JPEG", "quality": 90, "subsampling": "4:4:4"}
+"""How Pillow writes the JPEGs that are sent."""
 # zlib's default level takes twice the time and wins nothing on print.
 _PNG = {"format": "PNG", "compress_level": 3}
 # What shows how well a picture compresses as PNG: so many bands, an eighth of its height together.
@@ -170,23 +171,64 @@ def prepare(
             than `at_most` pages; if it cannot be fetched; if decoding it crashes or does not end;
             if a limit is out of range.
     """
+    if is_pil_image(source):
+        check_limits(max_tokens, longest_side)
+        return [_of_pil(source, _Limits(max_tokens, longest_side))]
+    with pages(source, max_tokens=max_tokens, longest_side=longest_side) as found:
+        check_count(found.name, found.count, at_most, CHOOSE_PAGES, RAISE_LIMIT)
+        return [*pool.each(found.prepare, range(found.count))]
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The pages in a picture's file.
+
+    Attributes:
+        name: What error messages call the file.
+        count: One; of a TIFF, its pages.
+        prepare: Makes the page of a number, counted from 0, ready to be sent.
+    """
+
+    name: str
+    count: int
+    prepare: Callable[[int], Picture]
+
+
+@contextmanager
+def pages(
+    source: Given,
+    *,
+    max_tokens: int = DEFAULT_IMAGE_TOKENS,
+    longest_side: int | None = None,
+) -> Iterator[Pages]:
+    """Open a picture's file, to make its pages ready one by one.
+
+    Args:
+        source: As for `prepare`, as are those below; no image of PIL's.
+        max_tokens: Tokens of a picture, at most.
+        longest_side: Pixels of the longer side, at most.
+
+    Yields:
+        The pages; `Pages.prepare` raises what is about one of them alone.
+
+    Raises:
+        MediaError: As for `prepare`.
+    """
     check_limits(max_tokens, longest_side)
     limits = _Limits(max_tokens, longest_side)
-    if is_pil_image(source):
-        return [_of_pil(source, limits)]
     data, origin = _file(source)
     found = pool.call(_decoded, data, origin, limits, None, subject=origin)
     if isinstance(found, Picture):
-        return [found]
-    check_count(origin, len(found), at_most, CHOOSE_PAGES, RAISE_LIMIT)
+        yield Pages(origin, 1, lambda _: found)
+        return
     # As a file, so that not each page needs all of it sent.
     with local_file(data, _KIND) as path:
 
-        def decoded(place: int) -> Picture:
-            page = f"page {place + 1} of {origin}"
-            return pool.call(_decoded_page, str(path), page, limits, found[place], subject=page)
+        def prepared(number: int) -> Picture:
+            page = f"page {number + 1} of {origin}"
+            return pool.call(_decoded_page, str(path), page, limits, found[number], subject=page)
 
-        return [*pool.each(decoded, range(len(found)))]
+        yield Pages(origin, len(found), prepared)
 
 
 def upright(source: "Given | Image.Image") -> "Image.Image":
@@ -355,6 +397,24 @@ def _decoded_page(path: str, origin: str, limits: _Limits, number: int) -> Pictu
         return _prepared(picture, None, origin, limits)
 
 
+@contextmanager
+def decoded(data: bytes, name: str) -> Iterator["Image.Image"]:
+    """Open a picture, in a decoding process alone.
+
+    Args:
+        data: Its file.
+        name: What error messages call it.
+
+    Yields:
+        The picture as Pillow opens it; what it raises becomes an error with the name.
+
+    Raises:
+        UnsupportedMediaError: If it is no picture, or a damaged one.
+    """
+    with _quiet(name), _opened(io.BytesIO(data), name) as picture:
+        yield picture
+
+
 def _write_pdf(path: str, out: str, origin: str) -> None:
     import pymupdf  # noqa: PLC0415 - in a decoding process alone
 
@@ -376,7 +436,7 @@ def _write_pdf(path: str, out: str, origin: str) -> None:
                 if (turn := _turn(picture)) is not None:
                     whole = whole.transpose(turn)
                 width, height = whole.size
-                stream = _saved(whole, _JPEG if picture.format in _LOSSY_FORMATS else _PNG)
+                stream = _saved(whole, JPEG if picture.format in _LOSSY_FORMATS else _PNG)
             scale = _POINTS / dots if dots else _A4_POINTS / max(width, height)
             page = made.new_page(width=width * scale, height=height * scale)
             page.insert_image(page.rect, stream=stream)
@@ -605,7 +665,7 @@ def _extremes(picture: "Image.Image") -> tuple[float, float]:
 
 def _encoded(picture: "Image.Image", lossless: bool) -> Picture:
     """Write as JPEG; or as PNG if that is smaller, which it can only be for a `lossless` source."""
-    data = _saved(_grey_or_colour(picture), _JPEG)
+    data = _saved(_grey_or_colour(picture), JPEG)
     if lossless and _may_be_smaller(picture, len(data)):
         png = _saved(picture, _PNG)
         if len(png) < len(data):

@@ -185,16 +185,17 @@ def decode_data_url(url: str, kind: str) -> bytes:
 
 
 def without_secrets(source: Source) -> str:
-    """A path or URL without what a URL may hold of secrets, and cut short if it is a long one."""
+    """A path or URL without what a URL may hold of secrets."""
     text = os.fspath(source)
     if scheme(source) not in ("", "data", "file"):
         text = _SECRETS.sub(lambda found: "?…" if found[0].startswith("?") else "", text)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return text
 
 
 def shown(source: Source) -> str:
-    """A path or URL as an error message shows it."""
-    return repr(without_secrets(source))
+    """A path or URL as an error message shows it: without secrets, and cut if it is a long one."""
+    text = without_secrets(source)
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
 def path_of(url: str) -> str:

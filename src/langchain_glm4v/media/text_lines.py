@@ -5,7 +5,6 @@ line. A line with wide gaps, such as a row of a table, comes in pieces. The pict
 decoding processes (`pool`).
 """
 
-import io
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from langchain_glm4v.errors import UnsupportedMediaError
-from langchain_glm4v.media import pool
+from langchain_glm4v.media import image, pool
 from langchain_glm4v.media.scan import Turn
 
 if TYPE_CHECKING:
@@ -121,15 +119,9 @@ def _mask(data: bytes, name: str, turn: Turn) -> "Image.Image":
     """White where ink is, black elsewhere."""
     from PIL import Image, ImageChops  # noqa: PLC0415 - only in a decoding process
 
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.draft("L", picture.size)
-            grey: Any = picture.convert("L")
-    # Pillow's readers raise whatever the bytes make them stumble over.
-    except Exception as error:
-        raise UnsupportedMediaError(
-            f"{name} is not a picture, or a damaged one: {error}; save it anew"
-        ) from error
+    with image.decoded(data, name) as picture:
+        picture.draft("L", picture.size)
+        grey: Any = picture.convert("L")
     if turn:
         grey = grey.rotate(-turn, expand=True)
     grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
