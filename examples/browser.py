@@ -10,10 +10,10 @@ was clicked and written.
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from playwright.sync_api import (
@@ -78,9 +78,10 @@ MARKS = """(() => {
 # What they send does not pass where requests are stopped.
 CLOSED = "delete globalThis.SharedWorker; delete globalThis.fetchLater;"
 
-# What an action on an element would do: names of `Risk`.
-RISKS = r"""function (kind) {
+# What an action on an element would do: names of `Risk`, and what it is done to.
+TOLD = r"""function (kind) {
   const risks = new Set();
+  const target = [];
   const around = (one, which) => {  // shadow trees do not end it
     for (; one; one = one.getRootNode().host) {
       if (one.closest(which)) return one.closest(which);
@@ -89,17 +90,26 @@ RISKS = r"""function (kind) {
   };
   const there = this.nodeType === Node.ELEMENT_NODE ? this : this.parentElement;
   const element = around(there, 'label')?.control ?? there;
-  if (!element) return [];
+  if (!element) return { risks: [], target: '' };
+  const says = (one) => one.getAttribute('aria-label') || one.innerText
+    || (/^(button|reset|submit)$/.test(one.type) && one.value)
+    || one.getAttribute('placeholder') || one.getAttribute('name') || '';
   const url = (text) => { try { return new URL(text, document.baseURI); } catch { return null; } };
   const leads = (text) => {
     const to = url(text);
+    target.push(`to ${to?.href ?? text}`);
     if (!to || !/^https?:$/.test(to.protocol)) risks.add('UNKNOWN');
     else if (to.origin !== location.origin) risks.add('LEAVE');
   };
   const sends = (form, button) => {
     risks.add('SUBMIT');
+    target.push(`of a form by ${button?.getAttribute('formmethod') ?? form.method}`);
     leads(button?.getAttribute('formaction') ?? form.getAttribute('action') ?? '');
+    const fields = [...form.elements].filter((one) => !/^(hidden|password)$/.test(one.type));
+    target.push(`with "${[form.innerText, ...fields.map((one) => one.value)].join(' ')}"`);
   };
+  const used = around(element, 'a, area, button, input, textarea, select') ?? element;
+  target.push(`${used.tagName.toLowerCase()} "${says(used)}"`);
   const field = around(element, 'input, textarea, select, [contenteditable]');
   if (kind === 'write' && field) {
     const said = [field.type, field.autocomplete, field.name, field.id, field.placeholder,
@@ -124,7 +134,7 @@ RISKS = r"""function (kind) {
   if (element.ownerDocument !== document || around(element, 'iframe, object, embed')) {
     risks.add('UNKNOWN');
   }
-  return [...risks];
+  return { risks: [...risks], target: target.join(' ').replace(/\s+/g, ' ').slice(0, 2000) };
 }"""
 FOCUSED = """(() => {
   let element = document.activeElement;
@@ -142,6 +152,8 @@ KEYS = {
 }
 MOVING = {*KEYS.values()} - {"Control", "Alt", "Meta", "Enter", " "}
 EDITING = {("Control", key) for key in "acxz"}
+
+Told: TypeAlias = tuple[set[Risk], str]  # and what it is done to
 
 
 class BrowserScreen:
@@ -196,6 +208,10 @@ class BrowserScreen:
         """Look up what an action would do."""
         return self._thread.submit(self._risks, action).result()
 
+    def target(self, action: ScreenAction) -> str:
+        """Look up what an action would be done to: an element, and where it leads or sends."""
+        return self._thread.submit(self._target, action).result()
+
     def act(self, action: ScreenAction, allowed: Collection[Risk]) -> str:
         """Do an action, and wait until the page has come to rest; tell what was stopped."""
         return self._thread.submit(self._act, action, allowed).result()
@@ -240,15 +256,21 @@ class BrowserScreen:
         return Observation(picture, *self._size, marks, self._page.url)
 
     def _risks(self, action: ScreenAction) -> Collection[Risk]:
+        return {risk for risks, _ in self._told(action) for risk in risks}
+
+    def _target(self, action: ScreenAction) -> str:
+        return "; ".join(dict.fromkeys(target for _, target in self._told(action)))
+
+    def _told(self, action: ScreenAction) -> Sequence[Told]:
         match action:
             case Click(at=at):
-                return self._risks_at(at, "click")
+                return [self._told_at(at, "click")]
             case Type(at=None):
-                return self._risks_at(None, "write")
+                return [self._told_at(None, "write")]
             case Type(at=at):
-                return {*self._risks_at(at, "write"), *self._risks_at(at, "click")}
+                return [self._told_at(at, "write"), self._told_at(at, "click")]
             case Press(keys=keys):
-                return self._risks_of_keys(tuple(KEYS.get(key, key) for key in keys))
+                return [self._told_of_keys(tuple(KEYS.get(key, key) for key in keys))]
             case Hover() | Scroll() | Wait() | GoBack():
                 return ()
         raise ActionError(f"a browser has no {type(action).__name__}")
@@ -300,33 +322,33 @@ class BrowserScreen:
     def _pixel(self, at: Point) -> tuple[int, int]:
         return at.to_pixels(*self._size)
 
-    def _risks_of_keys(self, keys: tuple[str, ...]) -> Collection[Risk]:
+    def _told_of_keys(self, keys: tuple[str, ...]) -> Told:
         if keys in {("Enter",), (" ",)}:
-            return self._risks_at(None, "enter")
+            return self._told_at(None, "enter")
         if keys in EDITING or MOVING.issuperset(keys):
-            return ()
+            return set(), ""
         is_character = len(keys) == 1 and len(keys[0]) == 1
-        return self._risks_at(None, "write") if is_character else {Risk.UNKNOWN}
+        return self._told_at(None, "write") if is_character else ({Risk.UNKNOWN}, "")
 
-    def _risks_at(self, at: Point | None, kind: str) -> set[Risk]:
+    def _told_at(self, at: Point | None, kind: str) -> Told:
         """What an action on the element at a point, or on the one with the focus, would do."""
         session, world = self._world()
         try:
             found = self._element(session, world, at)
             if "objectId" not in found:
-                return set()
+                return set(), ""
             told = session.send(
                 "Runtime.callFunctionOn",
                 {
-                    "functionDeclaration": RISKS,
+                    "functionDeclaration": TOLD,
                     "objectId": found["objectId"],
                     "arguments": [{"value": kind}],
                     "returnByValue": True,
                 },
-            )
-            return {Risk[name] for name in told["result"]["value"]}
+            )["result"]["value"]
+            return {Risk[name] for name in told["risks"]}, str(told["target"])
         except (Error, KeyError):  # such as an element of another document
-            return {Risk.UNKNOWN}
+            return {Risk.UNKNOWN}, ""
 
     def _element(self, session: CDPSession, world: int, at: Point | None) -> dict[str, Any]:
         if at is None:

@@ -276,7 +276,7 @@ def ask_the_user(proposal: Proposal) -> bool | str:
     if not proposal.risks or not sys.stdin.isatty():
         return harmless(proposal)
     listed = ", ".join(sorted(risk.value for risk in proposal.risks))
-    print(f"  The agent wants {proposal.action}, which {listed}.")
+    print(f"  The agent wants {proposal.action} on {proposal.target}, which {listed}.")
     return input("  Do it? [y/N] ").strip().lower() == "y"
 
 

@@ -556,6 +556,45 @@ def test_page_that_changes_while_the_user_thinks(show: Open, sites: tuple[Site, 
     assert sites[1].seen == []
 
 
+SEARCH = """<form method=post action="/search"><button class="all">Search</button></form>"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "form.action = '/buy'",
+        "button.textContent = 'Buy now'",
+        "form.insertAdjacentHTML('beforeend', '<input value=999>')",
+    ],
+)
+def test_page_that_takes_consent_for_something_else(
+    show: Open, sites: tuple[Site, Site], change: str
+) -> None:
+    screen = show(
+        f"{SEARCH}<script>const form = document.forms[0], button = form.elements[0];"
+        f"function trap() {{ {change} }}; window.onscroll = trap;</script>"
+        '<div style="height: 5000px"></div>'
+    )
+    llm = saying(lambda _: "left_click(start_box='[500,500]')")
+    asked: list[str] = []
+
+    def think(proposal: Proposal) -> bool:
+        asked.append(proposal.target)
+        for _ in range(MOST_WAITS):
+            if screen.target(proposal.action) != asked[0]:
+                break
+            screen.act(Scroll("down"), ())
+        return len(asked) == 1
+
+    outcome = GuiAgent(ModelPlanner(llm, "pc"), screen, approve=think).run("Search")
+
+    assert [step.result for step in outcome.steps][:2] == ["failed", "refused"]
+    url = sites[0].url
+    assert asked[0] == f'button "Search" of a form by post to {url}/search with "Search "'
+    assert asked[1] != asked[0]
+    assert not [request for request in sites[0].seen if request.startswith("POST")]
+
+
 # --- the whole agent
 
 EVIL_PAGE = """<h1>Notice</h1>

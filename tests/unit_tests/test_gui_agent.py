@@ -5,6 +5,7 @@ The screen is a few pages in memory; a real browser is in `integration_tests`.
 
 import base64
 import io
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +76,9 @@ class Pages:
         if isinstance(action, Press):
             raise ActionError("there is no keyboard")
         return [Risk.SUBMIT, Risk.LEAVE] if action == SEND else []
+
+    def target(self, action: ScreenAction) -> str:
+        return f"{action} on page {self.page}"
 
     def act(self, action: ScreenAction, allowed: Collection[Risk]) -> str:
         if action == Wait():
@@ -168,6 +172,23 @@ def test_consent_is_for_the_risks_that_were_shown() -> None:
     assert asked[0].risks == screen.allowed[0] == {Risk.SUBMIT, Risk.LEAVE}
     assert screen.allowed[1] == frozenset()
     assert (asked[0].reason, asked[0].observation.place) == ("because", "page 0")
+    assert asked[0].target == f"{SEND} on page 0"
+
+
+def test_consent_is_for_what_was_shown() -> None:
+    screen = Pages()
+
+    def think(_: Proposal) -> bool:
+        screen.page += 1  # meanwhile
+        return True
+
+    outcome = GuiAgent(Script([SEND, RIGHT, DONE]), screen, approve=think).run("Find it")
+
+    assert results(outcome) == ["failed", "done", "done"]
+    assert outcome.steps[0].detail == (
+        "the screen changed meanwhile: consent was for something else"
+    )
+    assert screen.did == [RIGHT]
 
 
 @pytest.mark.parametrize("verdict", ["yes", "True", 1, None, [True], "", False, 0])
@@ -176,6 +197,25 @@ def test_only_true_is_consent(verdict: Any) -> None:
 
     assert results(outcome)[0] == "refused"
     assert screen.did == []
+
+
+def test_what_the_model_calls_sensitive_needs_consent() -> None:
+    tap = Click(RIGHT.at, sensitive="it pays")
+    outcome, screen, _ = run([tap, DONE])
+
+    assert results(outcome) == ["refused", "done"]
+    assert Risk.SENSITIVE.value in outcome.steps[0].detail
+    assert screen.did == []
+    assert results(run([tap, DONE], approve=lambda _: True)[0]) == ["done", "done"]
+
+
+def test_hook_is_not_asynchronous() -> None:
+    async def approve(_: Proposal) -> bool:
+        return True
+
+    with warnings.catch_warnings(), pytest.raises(RequestError, match="approve is asynchronous"):
+        warnings.simplefilter("error")
+        run([RIGHT], approve=approve)
 
 
 def test_hook_that_fails_ends_the_run() -> None:

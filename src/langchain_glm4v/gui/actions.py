@@ -53,12 +53,14 @@ class Click:
         button: Which button of the mouse.
         count: 2 for a double click.
         element: What is there, as the model says.
+        sensitive: Why the user should consent first, as the model says; "" if it does not.
     """
 
     at: Point
     button: Button = "left"
     count: int = 1
     element: str = ""
+    sensitive: str = ""
 
 
 @dataclass(frozen=True, slots=True)

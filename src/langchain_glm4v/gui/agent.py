@@ -1,19 +1,21 @@
 """The loop of an agent on a screen: look, plan, ask for consent, act, look again.
 
-    Screen.observe -> Planner.plan -> Screen.risks -> approve -> Screen.act -> Screen.observe …
+    Screen.observe -> Planner.plan -> Screen.risks, Screen.target -> approve -> Screen.target
+    -> Screen.act -> Screen.observe …
 
 It ends when the planner says so, after `max_steps`, or when nothing but refusals and failures comes
-any more. Nothing is done that `approve` did not consent to, and the screen sees to it that no more
-is done than that.
+any more. Nothing is done that `approve` did not consent to, nor to anything else than what it was
+shown, and the screen sees to it that no more is done than that.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
 
 from langchain_glm4v.errors import ActionError, RequestError
-from langchain_glm4v.gui.actions import Action, Answer, Finish, ScreenAction
+from langchain_glm4v.gui.actions import Action, Answer, Click, Finish, ScreenAction
 from langchain_glm4v.gui.dialects import Plan
 from langchain_glm4v.gui.screen import Observation, Risk, Screen
 
@@ -43,12 +45,14 @@ class Proposal:
         risks: What is known of its consequences; nothing: it is harmless.
         reason: Why, in the model's words, which may repeat what a page said.
         observation: The screen that the model saw.
+        target: What it would be done to, as the screen tells by now; the words are the page's.
     """
 
     action: ScreenAction
     risks: frozenset[Risk]
     reason: str
     observation: Observation = field(repr=False)
+    target: str = ""
 
 
 Approve: TypeAlias = Callable[[Proposal], bool | str]
@@ -166,6 +170,7 @@ class GuiAgent:
             How it ended. A refused or failed action is no error: the model is told, and goes on.
 
         Raises:
+            RequestError: `approve` is asynchronous.
             Exception: Whatever the model's server, the screen or a hook raises, except
                 `ActionError`.
         """
@@ -214,9 +219,18 @@ class GuiAgent:
 
     def _act(self, action: ScreenAction, reason: str, seen: Observation) -> tuple[Result, str]:
         """Do an action if there is consent to it."""
-        risks = frozenset(self._screen.risks(action))
-        consent = self._approve(Proposal(action, risks, reason, seen))
+        marked = {Risk.SENSITIVE} if isinstance(action, Click) and action.sensitive else set[Risk]()
+        risks = frozenset(marked.union(self._screen.risks(action)))
+        target = self._screen.target(action)
+        consent = self._approve(Proposal(action, risks, reason, seen, target))
+        if inspect.isawaitable(consent):
+            if inspect.iscoroutine(consent):
+                consent.close()  # else Python warns that it was never awaited
+            raise RequestError("approve is asynchronous: give a function that returns True or not")
         # Nothing else is consent, whatever counts as true: a text is a refusal.
         if consent is not True:
             return "refused", consent if isinstance(consent, str) else "the user did not consent"
+        # What has no risks may change: a clock on a button is no reason to refuse a click.
+        if risks and self._screen.target(action) != target:
+            raise ActionError("the screen changed meanwhile: consent was for something else")
         return "done", self._screen.act(action, risks)

@@ -159,8 +159,39 @@ def _click(button: Button, count: int = 1) -> Builder:
 
 
 def _status(call: Call) -> Action:
-    return Finish(success=call.text_of("goal_status").strip().lower() in ("complete", "success"))
+    written = call.text_of("goal_status")
+    status = written.strip(" .!").lower()
+    if status not in _STATUS:
+        raise ActionError(
+            f'in {shown(call.text)}, goal_status is {shown(written)}: give "complete" or '
+            '"infeasible"'
+        )
+    return Finish(success=_STATUS[status])
 
+
+def _tap(call: Call) -> Action:
+    # A message marks what the user is to consent to, by the makers' prompt.
+    return Click(call.point("element"), sensitive=str(call.arguments.get("message", "")))
+
+
+def _over_to(doing: str) -> Builder:
+    """Ends the task, because the user must go on."""
+
+    def build(call: Call) -> Action:
+        return Finish(False, str(call.arguments.get("message", "")) or f"the user must {doing}")
+
+    return build
+
+
+_STATUS = {
+    **dict.fromkeys(
+        ("complete", "completed", "done", "finished", "success", "successful", "succeeded", "true"),
+        True,
+    ),
+    **dict.fromkeys(
+        ("infeasible", "impossible", "incomplete", "fail", "failed", "failure", "false"), False
+    ),
+}
 
 _MOBILE_FORMS: Mapping[str, Form] = MappingProxyType(
     {
@@ -325,7 +356,7 @@ def _middle(call: Call) -> Point:
 _AUTOGLM: Mapping[str, Builder] = MappingProxyType(
     {
         "do launch": lambda call: OpenApp(call.text_of("app")),
-        "do tap": lambda call: Click(call.point("element")),
+        "do tap": _tap,
         "do double tap": lambda call: Click(call.point("element"), count=2),
         "do long press": lambda call: LongPress(call.point("element")),
         "do type": lambda call: Type(call.text_of("text")),
@@ -333,6 +364,8 @@ _AUTOGLM: Mapping[str, Builder] = MappingProxyType(
         "do back": lambda _: GoBack(),
         "do home": lambda _: GoHome(),
         "do wait": lambda _: Wait(),
+        "do take_over": _over_to("take over"),
+        "do interact": _over_to("choose"),
         "finish": lambda call: Finish(True, str(call.arguments.get("message", ""))),
     }
 )

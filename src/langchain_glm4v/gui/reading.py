@@ -30,6 +30,10 @@ _ONLY_BRACKETS = re.compile(r"[\[\](){}<>\s,'\"]*+")
 _TOKEN = re.compile(
     r""""(?:\\.|[^"\\])*+"|'(?:\\.|[^'\\])*+'|[{}]|\b(?:true|false|null)\b""", re.DOTALL
 )
+_FLAGS = {
+    **dict.fromkeys(("true", "1", "yes"), True),
+    **dict.fromkeys(("false", "0", "no", "none", ""), False),
+}
 _PYTHON = {"true": "True", "false": "False", "null": "None"}
 # A quote ends a string only in front of a comma or bracket: models leave apostrophes as they are.
 _VALUE = (
@@ -109,8 +113,15 @@ class Call:
         return str(value)
 
     def flag(self, key: str) -> bool:
-        """Whether something is said to be true; False if nothing is said."""
-        return str(self.arguments.get(key, "")).strip().lower() == "true"
+        """Whether something is said to be true; False if nothing is said.
+
+        Raises:
+            ActionError: It is neither true nor false.
+        """
+        written = str(self.arguments.get(key, "")).strip().lower()
+        if written not in _FLAGS:
+            raise self._error(f"{key} is {shown(written)}: give true or false")
+        return _FLAGS[written]
 
     def direction(self, key: str = "direction") -> Direction:
         """One of the four directions.
@@ -151,9 +162,11 @@ class Call:
         """What a number means.
 
         Raises:
-            ActionError: Nothing has this number.
+            ActionError: Nothing has this number, or there are several.
         """
         written = self.text_of(key)
+        if not written.isdecimal() or "more" in self.arguments:
+            raise self._error("there are several numbers: give one")
         if len(written) < 9 and 1 <= int(written) <= len(self.marks):
             return self.marks[int(written) - 1]
         known = f"numbers go from 1 to {len(self.marks)}" if self.marks else "nothing has a number"
@@ -267,14 +280,16 @@ def find_mobile(text: str) -> Iterator[Call]:
         yield Call(f"{call.name} {kind}".strip(), call.arguments, call.text)
 
 
+# One number; several in one bracket are taken too, so that they can be told from one.
+_MARK = r"(?P<mark>\d++(?:[\s,;、，；]++\d++(?=[\d\s,;、，；]*+\]))*+)"
 # Each begins a line. An answer may have several lines, a text too, if its bracket closes a line.
 _LINES: Mapping[str, re.Pattern[str]] = {
     name: re.compile(rf"^[\s*`>-]*+{pattern}", re.IGNORECASE | re.MULTILINE)
     for name, pattern in {
-        "click": r"click\s*+\[?\s*+(?P<mark>\d++)\s*+\]?+(?!\w)",
-        "type": r"type\s*+\[?\s*+(?P<mark>\d++)\s*+\]?+\s*+[;,:]?+\s*+"
+        "click": rf"click\s*+\[?\s*+{_MARK}\s*+\]?+(?!\w)(?P<more>[^\n]*[\d\[])?+",
+        "type": rf"type\s*+\[?\s*+{_MARK}\s*+\]?+\s*+[;,:]?+\s*+"
         r"(?:\[(?P<text>[^\]]*+(?:\](?![`.]?[^\S\n]*$)[^\]]*+)*+)\]|(?P<bare>[^\[\s].*+))",
-        "scroll": r"scroll\s*+\[?\s*+(?:(?P<mark>\d++)|window)\s*+\]?+\s*+[;,:]?+\s*+"
+        "scroll": rf"scroll\s*+\[?\s*+(?:{_MARK}|window)\s*+\]?+\s*+[;,:]?+\s*+"
         r"\[?\s*+(?P<direction>\w++)\s*+\]?+",
         "wait": r"wait\b",
         "goback": r"go_?back\b",

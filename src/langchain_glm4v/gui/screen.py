@@ -17,6 +17,7 @@ class Risk(enum.Enum):
     LEAVE = "leaves the site or the app"
     DOWNLOAD = "saves a file"
     UPLOAD = "gives a file away"
+    SENSITIVE = "is what the model itself wants consent to"
     UNKNOWN = "does what the screen cannot tell beforehand"
 
 
@@ -58,6 +59,17 @@ class Screen(Protocol):
 
         Raises:
             ActionError: The action makes no sense here.
+        """
+
+    def target(self, action: ScreenAction) -> str:
+        """Tell what an action would be done to, such as a button and where its form goes.
+
+        Returns:
+            A text that a human is shown before consenting, and that is another as soon as that
+            consent would be for something else; "" where the screen cannot tell.
+
+        Raises:
+            ActionError: As for `risks`.
         """
 
     def act(self, action: ScreenAction, allowed: Collection[Risk]) -> str:
