@@ -6,6 +6,8 @@ Each picture goes through the graph by itself. A page with text is read twice, b
 what differs is wrong at least once, so a human decides. Nothing is written that a human has not
 seen, unless both readings agree and `--yes` is given. A picture without text is left out.
 
+    pip install '.[agents]'
+
 Runs offline, on the miniature. `GLM4V_MODEL=zai-org/GLM-4.1V-9B-Thinking` takes the real model.
 """
 

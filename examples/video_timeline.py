@@ -16,7 +16,9 @@ from typing import NamedTuple
 from langchain_glm4v import ChatGLM4V, question_about
 
 FILM = Path(__file__).parent / "media" / "film.mp4"
-SCENE = re.compile(r"(\d+)(?:\s*[-\u2013]\s*(\d+))?\s*s?:\s*(.+)")
+# "3", "3 s", "1:02", "00:01:02.5"
+TIME = r"(\d+(?::\d\d){0,2})(?:\.\d+)?\s*(?:s|sec|seconds?)?"
+SCENE = re.compile(rf"[\[(]?{TIME}(?:\s*(?:[-\u2013\u2014]|to)\s*{TIME})?[\])]?\**:\**\s*(.+)")
 
 
 class Scene(NamedTuple):
@@ -27,22 +29,37 @@ class Scene(NamedTuple):
     what: str
 
 
-def timeline(model: ChatGLM4V, video: str | Path) -> list[Scene]:
-    """The scenes of a video, in order."""
-    answer = model.invoke([question_about("List what happens, with seconds.", video)]).text
+def described(model: ChatGLM4V, video: str | Path) -> str:
+    """What happens in a video, in the model's words."""
+    return str(model.invoke([question_about("List what happens, with seconds.", video)]).text)
+
+
+def timeline(answer: str) -> list[Scene]:
+    """The scenes that an answer names, in order; none if it is written in another way."""
     found = (SCENE.fullmatch(part.strip(" -*\t")) for part in re.split(r"[;\n]", answer))
     return [
-        Scene(int(match[1]), int(match[2] or match[1]), match[3].strip())
+        Scene(seconds(match[1]), seconds(match[2] or match[1]), match[3].strip())
         for match in found
         if match
     ]
+
+
+def seconds(time: str) -> int:
+    """The second that a clock shows: 62 for "1:02"."""
+    total = 0
+    for part in time.split(":"):
+        total = total * 60 + int(part)
+    return total
 
 
 def main() -> None:
     """Print a timeline, and what one of its seconds shows."""
     video = sys.argv[1] if len(sys.argv) > 1 else FILM
     with ChatGLM4V.managed(os.environ.get("GLM4V_MODEL", "tiny"), temperature=0) as model:
-        scenes = timeline(model, video)
+        answer = described(model, video)
+        scenes = timeline(answer)
+        if not scenes:
+            print(answer)
         for scene in scenes:
             print(f"{scene.first:>5} s to {scene.last} s  {scene.what}")
         # Only a part of the video is decoded and sent; its seconds stay those of the whole.

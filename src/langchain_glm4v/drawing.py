@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -56,7 +57,7 @@ def draw(picture: "Given | Image.Image", boxes: Iterable[Box]) -> "Image.Image":
     names = _names(boxes)
     shades = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(dict.fromkeys(names))}
     shown = [
-        (_pixels(inside, drawn.size), name)
+        (pixels(inside, drawn.size), name)
         for box, name in zip(boxes, names, strict=True)
         if (inside := box.clipped()) is not None
     ]
@@ -82,10 +83,10 @@ def crop(picture: "Given | Image.Image", box: Box, margin: float = 0.0) -> "Imag
         A new picture in RGB, upright, of one pixel or more.
 
     Raises:
-        RequestError: If the box lies outside the picture, or the margin is negative.
+        RequestError: If the box lies outside the picture, or the margin is negative or no number.
         MediaError: As for `draw`.
     """
-    if margin < 0:
+    if not 0 <= margin < math.inf:
         raise RequestError(f"the margin is {margin}: give 0 or more, as a share of the box's sides")
     inside = box.clipped()
     if inside is None:
@@ -97,10 +98,10 @@ def crop(picture: "Given | Image.Image", box: Box, margin: float = 0.0) -> "Imag
     across, down = (right - left) * margin, (bottom - top) * margin
     wide = Box(left - across, top - down, right + across, bottom + down).clipped() or inside
     whole = image.upright(picture)
-    return whole.crop(_pixels(wide, whole.size))
+    return whole.crop(pixels(wide, whole.size))
 
 
-def _pixels(inside: Box, size: tuple[int, int]) -> Rectangle:
+def pixels(inside: Box, size: tuple[int, int]) -> Rectangle:
     """The pixels of a box that is in the picture, one or more each way; right and bottom not in."""
     left, top, right, bottom = inside.to_pixels(*size)
     left, top = min(left, size[0] - 1), min(top, size[1] - 1)

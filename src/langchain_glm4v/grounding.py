@@ -3,7 +3,8 @@
 The model writes a box as four numbers, in brackets of any kind, as it likes: `[[1,2,3,4]]`,
 `red circle (1, 2, 3, 4)`, `[{"label": "red circle", "bbox_2d": [1, 2, 3, 4]}]`, a Python dict, the
 argument of a call. So what makes a box here is four numbers with commas between them, each of which
-may have the name of a side (`"x1": 1` …), and its label is looked for in the text around it.
+may have the name of a side (`"x1": 1` …), or two corners in brackets of their own, and its label is
+looked for in the text around it.
 """
 
 import bisect
@@ -52,11 +53,17 @@ _SIDES = {
 }
 _KEY = r"[\"']?(?<!\w)([xy]_?(?:[12]|min|max)|left|top|right|bottom)[\"']?\s*+[:=：]\s*+"
 _KEYS = re.compile(_KEY, re.IGNORECASE)
-_COMMA = r"\s*+[,，]\s*+"
-# Begins at the begin of a number or a key only, so that no text takes long.
+_QUOTE = r"[\"']?"  # of numbers that are texts
+_COMMA = rf"{_QUOTE}\s*+[,，]\s*+{_QUOTE}"
+_PAIR = rf"{_NUMBER}{_COMMA}{_NUMBER}{_QUOTE}\s*+(?=[\])])"
+_NEXT_PAIR = rf"[\])]\s*+[,，]\s*+[\[(]\s*+{_QUOTE}{_PAIR}"
+# Begins at the begin of a number or a key only, so that no text takes long. Two pairs are corners,
+# more are another shape; in prose the Chinese comma lists anything.
 _FOUR = re.compile(
-    rf"(?<![\d.]){_NUMBER}(?:{_COMMA}{_NUMBER}){{3}}(?!\d)"
-    rf"|{_KEY}{_NUMBER}(?:{_COMMA}{_KEY}{_NUMBER}){{3}}(?!\w)",
+    rf"(?<![\d.])(?<![,，])(?<![,，]\s){_PAIR}{_NEXT_PAIR}(?P<more>(?:{_NEXT_PAIR})++)?"
+    rf"|(?<![\d.]){_NUMBER}(?:{_COMMA}{_NUMBER}){{3}}(?!\d)"
+    rf"|(?<=[\[({{（【]){_NUMBER}(?:\s*+、\s*+{_NUMBER}){{3}}(?!\d)"
+    rf"|{_KEY}{_QUOTE}{_NUMBER}(?:{_COMMA}{_KEY}{_QUOTE}{_NUMBER}){{3}}(?!\w)",
     re.IGNORECASE,
 )
 # One number, as "1,234,567,890.12", unless it is opened as a box is.
@@ -77,6 +84,8 @@ _NAMED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _BRACE = re.compile("[{}]")
+_NESTED = re.compile(r"[:=：]\s*+\{\s*+\Z")  # an object that is the value of a key
+_LINE_END = re.compile(r"[\n{}。！？!?]|\.\s")
 _QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]\Z|(?<!\w)'([^']+)'\Z|「([^「」]+)」\Z")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 # What ends here has nothing to do with the next box: a clause, a cell, a list, the name of a call.
@@ -202,7 +211,7 @@ def find_boxes(text: str, tagged: Sequence[str] = ()) -> list[Box]:
     Returns:
         Each four numbers that stand together, in order, also outside the picture. Their labels
         are the values beside them of keys such as "label" and "name", or their own key, or the
-        words in front of them: `red circle [[10,20,30,40]]`.
+        words in front of them: `red circle [[10,20,30,40]]`; never words behind them.
     """
     if not any(tagged):
         return [box for _, box in _located(text)]
@@ -240,8 +249,12 @@ def _located(text: str, begins: Sequence[int] = ()) -> Iterator[tuple[int, Box]]
             runs.append([found])
     ends = [0, *(run[-1].end() for run in runs)]
     nexts = [*(run[0].start() for run in runs[1:]), len(text)]
+    labels_follow = False  # behind their boxes; then those in front belong to others
     for run, before, after in zip(runs, ends, nexts, strict=False):
-        label = _label(text[before : run[0].start()], text[run[-1].end() : after])
+        own, behind = text[before : run[0].start()], text[run[-1].end() : after]
+        label = _named(own, behind) or ("" if labels_follow else _in_front(own, follows=before > 0))
+        if run is runs[0]:
+            labels_follow = not label and _words_behind(behind)
         for found in run:
             if box := _box(found[0], label):
                 yield found.start(), box
@@ -253,7 +266,7 @@ def _fours(text: str, begins: Sequence[int]) -> Iterator[re.Match[str]]:
     end = 0
     for found in _FOUR.finditer(text):
         at = found.start()
-        if at < end:
+        if at < end or found["more"]:
             continue
         number = _THOUSANDS.match(text, at)
         before = text[max(0, at - _OPENING_LENGTH) : at]
@@ -275,16 +288,34 @@ def _box(written: str, label: str) -> Box | None:
     return Box(left, top, right, bottom, label)
 
 
-def _label(before: str, after: str) -> str:
-    """The label of boxes, by the text in front of them and the text behind them."""
+def _named(before: str, after: str) -> str:
+    """The label of boxes that a key beside them names, such as "label"; "" if none does."""
     whole = _TAG.sub("", before)
     before = whole.rstrip(_OPENING + ",，")
     own = before.rpartition("{")[2]  # what is in the same object
-    if named := _NAMED.search(whole, len(before) - len(own)) or _NAMED.search(
+    if _NESTED.search(whole[-_OPENING_LENGTH:]):
+        after = after.lstrip().removeprefix("}")
+    named = _NAMED.search(whole, len(before) - len(own)) or _NAMED.search(
         _BRACE.split(after, maxsplit=1)[0]
-    ):
-        return _plain(_unquoted(named[1]))
-    return _leading(own)
+    )
+    return _plain(_unquoted(named[1])) if named else ""
+
+
+def _in_front(before: str, *, follows: bool) -> str:
+    """The label of boxes by the words in front of them; `follows`: there is a box before those."""
+    before = _TAG.sub("", before)
+    words = before.rstrip(_OPENING + _AROUND)
+    gap = before[len(words) :]
+    # In another line than their box, they may belong to the box before, or head a table.
+    if "\n" in gap and ("|" in gap or (follows and "\n" not in words)):
+        return ""
+    return _leading(before.rstrip(_OPENING + ",，").rpartition("{")[2])
+
+
+def _words_behind(after: str) -> bool:
+    """Whether a box has words behind it, in its own line, sentence and object."""
+    line = _LINE_END.split(after, maxsplit=1)[0]
+    return any(map(str.isalnum, _MARKUP.sub("", _TAG.sub("", line))))
 
 
 def _leading(text: str) -> str:

@@ -5,6 +5,7 @@ Needs the official SDK: `pip install "langchain-glm4v[mcp]"`. From a shell: `glm
 
 import asyncio
 import hmac
+import ipaddress
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
@@ -36,7 +38,7 @@ from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 
 from langchain_glm4v._version import __version__
-from langchain_glm4v.errors import GLM4VError
+from langchain_glm4v.errors import GLM4VError, RequestError
 from langchain_glm4v.server.addresses import in_url
 
 PROGRESS_INTERVAL = 5.0
@@ -189,16 +191,45 @@ def http_app(server: Server[Any], key: str, *, host: str = "127.0.0.1") -> Starl
         key: What clients must send as a bearer token.
         host: Address that it will listen on. On a loopback address, requests whose `Host` or
             `Origin` is another are refused (DNS rebinding).
+
+    Raises:
+        RequestError: The key is empty, or has characters that no bearer token has.
     """
+    if not (key.isascii() and key.isprintable() and key.split() == [key]):
+        raise RequestError(
+            "the key of the MCP server is empty, or has blanks or characters that are not ASCII: "
+            "give a random one, as `openssl rand -hex 32` makes them"
+        )
     return server.streamable_http_app(
         streamable_http_path=HTTP_PATH,
-        host=host,
+        transport_security=_own_names(host),
         # The key is made here: there is no other server that clients could get one from.
         auth=AuthSettings(
             issuer_url=AnyHttpUrl(f"http://{in_url(host)}"), resource_server_url=None
         ),
         token_verifier=_Key(key),
     )
+
+
+def _own_names(host: str) -> TransportSecuritySettings:
+    """Lets a server on a loopback address answer to the names of this machine alone.
+
+    The SDK does so by itself for 127.0.0.1 and ::1 only, and only where a port is named.
+    """
+    names = {"127.0.0.1", "localhost", "[::1]", in_url(host)}
+    hosts = [*names, *(f"{name}:*" for name in names)]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=_is_loopback(host),
+        allowed_hosts=hosts,
+        allowed_origins=[f"http://{name}" for name in hosts],
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Key:

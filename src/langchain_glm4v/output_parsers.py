@@ -25,7 +25,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from langchain_glm4v import lenient_json
 from langchain_glm4v.content_blocks import PROVIDER
@@ -72,6 +72,9 @@ class ThinkAnswerOutputParser(BaseTransformOutputParser[Any]):
 
     A stream comes piece by piece. Of a client that leaves the model's tags in the text, what stands
     outside any tag is held back until it is clear whether it is the answer.
+
+    An answer that was cut off is given as far as it goes; only one that was cut off before its
+    first word is an error, where the answer is what is wanted.
 
     Attributes:
         returns: "answer": its text; "reasoning": that of the thinking, "" if it is not told;
@@ -138,7 +141,17 @@ class AnswerParser(BaseCumulativeTransformOutputParser[Any]):
 
     A stream gives what can be told of the unfinished answer, then the value, and raises at its end
     as a whole message does.
+
+    Raises:
+        ValueError: `diff` is set, a field of LangChain's base: a stream gives values, no patches.
     """
+
+    @field_validator("diff")
+    @classmethod
+    def _no_diff(cls, diff: bool) -> bool:
+        if diff:
+            raise ValueError("streams give whole values, no patches: leave diff out")
+        return diff
 
     def parse(self, text: str) -> Any:
         """Parse a whole output."""
@@ -218,7 +231,7 @@ class BoxOutputParser(AnswerParser):
         """Find the boxes; "[]" and nothing at all are no boxes, other words an error."""
         boxes = find_boxes(output.answer, output.boxes)
         told = "\n".join(output.boxes) or output.answer
-        if not boxes and unfenced(told) not in ("", "[]", "[[]]"):
+        if not boxes and "".join(unfenced(told).split()) not in ("", "[]", "[[]]"):
             raise ValueError("no four numbers stand together in it")
         return self._scaled(boxes)
 

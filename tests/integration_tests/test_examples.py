@@ -45,11 +45,27 @@ def test_receipt_to_json(model: ChatGLM4V) -> None:
 
 
 def test_video_timeline(model: ChatGLM4V) -> None:
-    assert video_timeline.timeline(model, video_timeline.FILM) == [
+    answer = video_timeline.described(model, video_timeline.FILM)
+    assert video_timeline.timeline(answer) == [
         (0, 1, "blue square"),
         (2, 4, "Bread"),
         (5, 5, "yellow screen"),
     ]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "0-2: a cat; 63: a dog",
+        "0-2 s: a cat\n63 s: a dog",
+        "00:00-00:02: a cat\n01:03: a dog",
+        "- 0s - 2s: a cat\n- 63s: a dog",
+        "**0-2s**: a cat\n**1:03:** a dog",
+        "[0:00 to 0:02.5]: a cat\n(63 seconds): a dog",
+    ],
+)
+def test_times_of_a_timeline(written: str) -> None:
+    assert video_timeline.timeline(written) == [(0, 2, "a cat"), (63, 63, "a dog")]
 
 
 @pytest.mark.parametrize("decision", [{"Total": "10.45", "Date": "today"}, {}])

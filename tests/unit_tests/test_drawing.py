@@ -15,7 +15,12 @@ from langchain_core.documents.base import Blob
 from PIL import Image, ImageChops
 
 from langchain_glm4v import Box, crop, draw, drawing
-from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
+from langchain_glm4v.errors import (
+    MediaError,
+    MediaNotFoundError,
+    RequestError,
+    UnsupportedMediaError,
+)
 
 WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (198, 40, 40)
 HALF = Box(250, 250, 750, 750)
@@ -328,3 +333,5 @@ def test_crops_that_are_none() -> None:
         crop(half_red(), Box(1200, 0, 1300, 10))
     with pytest.raises(ValueError, match="the margin is -1: give 0 or more"):
         crop(half_red(), HALF, margin=-1)
+    with pytest.raises(RequestError, match="the margin is nan: give 0 or more"):
+        crop(half_red(), HALF, margin=float("nan"))

@@ -54,6 +54,20 @@ def test_boxes_of_any_number(boxes: list[tuple[float, float, float, float]]) -> 
         ("[10,20,30]", []),
         ("[10,20]", []),
         ("1.2.3.4,5,6,7", []),
+        # Corners in brackets of their own, and what is no box of this kind.
+        ("[[1,2],[3,4]]", [(1, 2, 3, 4)]),
+        ("(1,2),(3,4)", [(1, 2, 3, 4)]),
+        ("<box>( 1, 2 ), ( 3, 4 )</box>", [(1, 2, 3, 4)]),
+        ("[[[1,2],[3,4]],[[5,6],[7,8]]]", [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        ("[[1,2],[3,4],[5,6]], [1,2],[3,4],[5,6],[7,8]", []),
+        ("[0,1,2],[3,4]", []),
+        ("points (1,2) and (3,4)", []),
+        # Numbers that are texts, and the Chinese comma.
+        ('["1","2","3","4"]', [(1, 2, 3, 4)]),
+        ("['1', '2', '3', '4'], [[\"5\",\"6\"],[\"7\",\"8\"]]", [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        ('{"x1": "1", "y1": "2", "x2": "3", "y2": "4"}', [(1, 2, 3, 4)]),
+        ("[1、2、3、4]", [(1, 2, 3, 4)]),
+        ("第1、2、3、4页", []),
         # Numbers with separators of thousands, and boxes that look like them.
         ("1,234,567,890", []),
         (
@@ -119,6 +133,20 @@ def test_shapes(text: str, boxes: list[tuple[float, ...]]) -> None:
         ("红色的圆：[1,2,3,4]，蓝色方块（5，6，7，8）。", ["红色的圆", "蓝色方块"]),
         ("好的！图中有两只，猫（左侧）：【1,2,3,4】", ["猫（左侧）"]),
         ("都找到了！[[1,2,3,4]]", [""]),
+        # Words behind a box are not the next one's.
+        ("[1,2,3,4] cat\n[5,6,7,8] dog", ["", ""]),
+        ("[1,2,3,4]: cat\n[5,6,7,8]: dog", ["", ""]),
+        ("[1,2,3,4] (cat), [5,6,7,8] (dog)", ["", ""]),
+        ("[1,2,3,4] cat; [5,6,7,8] dog", ["", ""]),
+        ("1. [1,2,3,4] cat\n2. [5,6,7,8] dog", ["", ""]),
+        ("| [1,2,3,4] | cat |\n| [5,6,7,8] | dog |", ["", ""]),
+        ("| box | what |\n|---|---|\n| [1,2,3,4] | cat |\n| [5,6,7,8] | dog |", ["", ""]),
+        ("[1,2,3,4]是猫，[5,6,7,8]是狗。", ["", ""]),
+        ("<|begin_of_box|>[1,2,3,4]<|end_of_box|> cat, <|begin_of_box|>[5,6,7,8]", ["", ""]),
+        ("<box>[1,2,3,4]</box><ref>cat</ref><box>[5,6,7,8]</box>", ["", ""]),
+        ("cat [1,2,3,4] on the left\n[5,6,7,8]", ["cat", ""]),
+        ("The box is [1,2,3,4]. The dog is at [5,6,7,8].", ["", "dog"]),
+        ("Cats:\n[1,2,3,4]\nDogs:\n[5,6,7,8]", ["Cats", "Dogs"]),
         ("[[1,2,3,4]]", [""]),
         ("<|begin_of_box|>[[1,2,3,4]]<|end_of_box|>", [""]),
     ],
@@ -163,6 +191,8 @@ def test_corners_with_names(keys: tuple[str, str, str, str]) -> None:
         Box(5, 6, 7, 8, "dog"),
     ]
     assert len(find_boxes(f"[{written}, {written}]")) == 2
+    assert find_boxes(f'{{"box": {written}, "label": "cat"}}') == [Box(1, 2, 3.5, 4, "cat")]
+    assert find_boxes(f'[{written}, {{"label": "cat"}}]') == [Box(1, 2, 3.5, 4)]
 
 
 def test_corners_in_another_order() -> None:
@@ -199,6 +229,8 @@ MILLION = 1_000_000
         "1" * MILLION,
         "1," * (MILLION // 2),
         "1 " * (MILLION // 2),
+        "(1,2)," * (MILLION // 6),
+        "[1,2],[3,4," * (MILLION // 11),
         "9" * 9000 + ",1",
         '"label":"\\"' * (MILLION // 11),
         "'label':'x\\'" * (MILLION // 12),
@@ -215,7 +247,7 @@ MILLION = 1_000_000
         '"' * MILLION,
         "的" * MILLION,
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_no_text_takes_long(text: str) -> None:
     assert sides_of(text + "[1,2,3,4]")[-1][1:] == (2, 3, 4)

@@ -20,7 +20,7 @@ from mcp_types import ImageContent, TextContent
 from PIL import Image
 from vision_server import Body, Serve, VisionServer
 
-from langchain_glm4v import GLM4VToolkit, cli, mcp
+from langchain_glm4v import GLM4VError, GLM4VToolkit, RequestError, cli, mcp
 from langchain_glm4v.server.preflight import free_port
 
 PROGRAM = [sys.executable, "-m", "langchain_glm4v.cli", "mcp"]
@@ -272,6 +272,60 @@ async def test_program_serves_over_http(
         assert program.wait(60) == 143
         assert program.stderr.read() == "Invalid Host header: evil.example\n"
         program.stderr.close()
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "k\n", "schlüssel"])
+def test_key_must_be_one(key: str) -> None:
+    with pytest.raises(RequestError, match="the key of the MCP server is empty, or has blanks"):
+        mcp.http_app(mcp.new_server([]), key)
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "origin", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1", "http://127.0.0.1", 200),
+        ("127.0.0.1", "localhost:8765", "http://localhost:8765", 200),
+        ("127.0.0.2", "127.0.0.2:8765", None, 200),
+        ("::1", "[::1]", None, 200),
+        ("127.0.0.2", "evil.example", None, 421),
+        ("localhost", "evil.example:80", None, 421),
+        ("::1", "[::1]", "http://evil.example", 403),
+        ("192.0.2.1", "glm4v.example", "https://glm4v.example", 200),
+    ],
+)
+async def test_on_loopback_only_own_names_count(
+    host: str, asked: str, origin: str | None, status: int
+) -> None:
+    app = mcp.http_app(mcp.new_server([]), "key", host=host)
+    headers = {"host": asked, "authorization": "Bearer key", "accept": "application/json"}
+    headers["accept"] += ", text/event-stream"
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO}
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client,
+    ):
+        if origin is not None:
+            headers["origin"] = origin
+        answer = await client.post(f"http://x{mcp.HTTP_PATH}", json=body, headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("flags", "timeout"),
+    [([], None), (["--port", "1"], 600), (["--port", "1", "--timeout", "7"], 7)],
+)
+def test_calls_over_http_end_by_themselves(
+    flags: list[str], timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools: list[Any] = []
+
+    def stop(made: Any) -> None:
+        tools.extend(made)
+        raise GLM4VError("enough")
+
+    monkeypatch.setattr(mcp, "new_server", stop)
+    assert cli.main(["mcp", "--base-url", "http://127.0.0.1:1/v1", "--model", "x", *flags]) == 1
+    assert {tool.timeout for tool in tools} == {timeout}
 
 
 def read(line: str, pattern: str) -> str:

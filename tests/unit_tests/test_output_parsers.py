@@ -323,7 +323,7 @@ async def test_boxes_in_pixels() -> None:
     assert (await streamed(parser, list(text)))[-1] == pixels
 
 
-@pytest.mark.parametrize("answer", ["", "[]", " [[]] ", "```json\n[]\n```"])
+@pytest.mark.parametrize("answer", ["", "[]", "[ ]", " [[\n]] ", "```json\n[]\n```"])
 def test_no_boxes(answer: str) -> None:
     assert BoxOutputParser().parse(answer) == []
 
@@ -332,6 +332,12 @@ def test_what_is_no_box() -> None:
     with pytest.raises(OutputParserException, match="no four numbers stand together") as caught:
         BoxOutputParser().parse("<think>x</think><answer>I see none.")
     assert caught.value.llm_output == "I see none."
+
+
+@pytest.mark.parametrize("kind", [BoxOutputParser, JsonAnswerOutputParser])
+def test_streams_give_no_patches(kind: Any) -> None:
+    with pytest.raises(ValueError, match="streams give whole values, no patches"):
+        kind(diff=True)
 
 
 # --- JSON ---

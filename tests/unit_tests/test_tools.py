@@ -544,12 +544,13 @@ def test_several_things_have_labels(serve: Serve, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "boxes"),
     [
-        ("[[500,500,500,900],[1,1,2,2],[1000,0,1200,500],[10,10,100,100]]", [[1, 1, 11, 8]]),
+        ("[[500,500,500,900],[1000,0,1200,500],[10,10,100,100]]", [[1, 1, 11, 8]]),
+        ("[[500,500,504,504],[998,998,1000,1000]]", [[56, 42, 57, 43], [111, 83, 112, 84]]),
         ("[[500,500,500,500]]", []),
         ("<|begin_of_box|>[[2000,0,3000,9]]<|end_of_box|>", []),
     ],
 )
-def test_boxes_of_no_pixel_are_none(
+def test_boxes_of_no_area_are_none(  # those of some have a pixel at least
     serve: Serve, folder: Path, said: str, boxes: list[list[int]]
 ) -> None:
     server = serve(lambda _: answer(said))
@@ -611,7 +612,46 @@ def test_a_picture_is_read(serve: Serve, folder: Path, film: Path) -> None:
     message = call(tool, source=str(folder / "red.png"))
     assert message.content == "# Title"
     assert message.artifact["page_count"] == 1
-    assert "is a video: give an image or a document" in failed(tool, source=str(film))
+    assert "is a video: use watch_video" in failed(tool, source=str(film))
+
+
+def write_tiff(path: Path, count: int) -> Path:
+    pages = [Image.new("RGB", (140 + 28 * number, 140), "white") for number in range(count)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    return path
+
+
+def test_a_tiff_of_several_pages_is_read_by_pages(serve: Serve, folder: Path) -> None:
+    server = serve(lambda _: answer("Text."))
+    path = write_tiff(folder / "fax.tiff", 3)
+    shared: dict[str, Any] = {"llm": server.model(), "allowed_dirs": (folder,)}
+    read = call(ReadTool(**shared), source=str(path), pages="2-3")
+    assert read.content == "## Page 2\n\nText.\n\n## Page 3\n\nText."
+    assert read.artifact["page_count"] == 3
+    assert len(server.bodies) == 2 * 2
+    assert "'fax.tiff' has 3 pages, so there is no page 9" in failed(
+        ReadTool(**shared), source=str(path), pages="9"
+    ).replace(f"{folder}/", "")
+    asked = call(DocumentTool(**shared, longest_side=112), document=str(path), question="What?")
+    assert asked.artifact["pages"] == [1, 2, 3]
+    assert kinds(server.bodies[-1])[:-1] == [
+        *("Page 1:", "image_url", "Page 2:", "image_url", "Page 3:", "image_url")
+    ]
+    long = write_tiff(folder / "long.tiff", 4)
+    for tool in (ReadTool, DocumentTool):
+        few = tool(**shared, max_pages=3)
+        told = failed(few, **named(few, str(long)))
+        assert "has 4 pages to be sent, and 3 can be sent at once: save those you want" in told
+
+
+def test_a_place_is_looked_for_in_one_picture(serve: Serve, folder: Path) -> None:
+    server = serve(lambda _: answer("[[0,0,500,500]]"))
+    tool = LocateTool(llm=server.model(), allowed_dirs=(folder,))
+    told = failed(tool, image=str(write_tiff(folder / "fax.tiff", 3)), target="it")
+    assert "is a TIFF of 3 pages: give an image of the one that is meant" in told
+    assert server.bodies == []
+    one = call(tool, image=str(write_tiff(folder / "one.tiff", 1)), target="it")
+    assert one.artifact["boxes"][0]["pixels"] == [0, 0, 70, 70]
 
 
 # --- what goes wrong ---
@@ -624,6 +664,31 @@ def test_answers_that_are_cut_off(serve: Serve, folder: Path) -> None:
     assert message.content == "It is\n\n(It was cut off here.)"
     assert message.artifact["finish_reason"] == "length"
     assert "thought and was cut off (length)" in failed(tool, images=[str(folder / "red.png")])
+
+
+@pytest.mark.parametrize("said", ["[[0,0,500,500],[0,0,5", "There are"])
+def test_a_list_of_places_that_is_cut_off(serve: Serve, folder: Path, said: str) -> None:
+    tool = LocateTool(
+        llm=serve(lambda _: cut(f"<think>I look.</think><answer>{said}")).model(),
+        allowed_dirs=(folder,),
+    )
+    message = call(tool, image=str(folder / "red.png"), target="all cats")
+    assert str(message.content).endswith("\n\n(It was cut off here.)")
+
+
+def test_a_medium_of_another_kind_is_for_another_tool(
+    serve: Serve, folder: Path, film: Path
+) -> None:
+    server = serve(lambda _: answer("Text."))
+    shared: dict[str, Any] = {"llm": server.model(), "allowed_dirs": (folder, film.parent)}
+    pdf, picture = str(write_pdf(folder / "one.pdf", 1)), str(folder / "red.png")
+    for tool in (ImageTool(**shared), LocateTool(**shared)):
+        assert "is a document: use ask_document or" in failed(tool, **named(tool, pdf))
+        assert "is a video: use watch_video" in failed(tool, **named(tool, str(film)))
+    asking = DocumentTool(**shared)
+    assert "is an image: use look_at_images or" in failed(asking, **named(asking, picture))
+    assert "is a video: use watch_video" in failed(asking, **named(asking, str(film)))
+    assert server.bodies == []
 
 
 def test_errors_of_the_server_are_texts(
@@ -677,6 +742,16 @@ def test_wrong_arguments_are_explained(serve: Serve, arguments: dict[str, Any], 
         ("1、3-5", [1, 3, 4, 5]),
         ("\uff12～\uff14", [2, 3, 4]),
         ("1;3–4", [1, 3, 4]),
+        (3.0, [3]),
+        ([1.0, "2"], [1, 2]),
+        ("1.0, 3", [1, 3]),
+        ("page 3", [3]),
+        ("Pages 1-3", [1, 2, 3]),
+        ("[page 3]", [3]),
+        (["page 1", "page 2"], [1, 2]),
+        ("第3页", [3]),
+        ("第2页至第4页", [2, 3, 4]),
+        ("所有页", [1, 2, 3, 4, 5]),
     ],
 )
 def test_pages_are_read_as_models_write_them(
@@ -694,12 +769,23 @@ def test_pages_are_read_as_models_write_them(
         assert numbers == pages
 
 
-@pytest.mark.parametrize("given", [True, {"first": 1}, "one", "1..3"])
+@pytest.mark.parametrize("given", [True, {"first": 1}, "one", "1..3", 1.5, "1.05"])
 def test_pages_that_are_none_are_explained(serve: Serve, folder: Path, given: object) -> None:
     server = serve(lambda _: answer("Text."))
     tool = ReadTool(llm=server.model(), allowed_dirs=(folder,))
     path = write_pdf(folder / "one.pdf", 1)
     assert "pages" in failed(tool, source=str(path), pages=given)
+
+
+@pytest.mark.parametrize("given", [-1, "-1", [-1], "1,-2", [1, -1], "-2-3", -1.0])
+def test_pages_counted_from_the_end_are_explained(
+    serve: Serve, folder: Path, given: object
+) -> None:
+    server = serve(lambda _: answer("Text."))
+    tool = ReadTool(llm=server.model(), allowed_dirs=(folder,))
+    told = failed(tool, source=str(write_pdf(folder / "five.pdf", 5)), pages=given)
+    assert "are counted from 1, and the last is page 5" in told
+    assert server.bodies == []
 
 
 @pytest.mark.parametrize("question", [None, "", "  "])
@@ -723,8 +809,34 @@ def test_images_may_be_a_list_in_a_text(serve: Serve, folder: Path) -> None:
     tool = ImageTool(llm=server.model(), allowed_dirs=(folder,))
     names = [str(folder / "red.png"), str(folder / "[1]")]
     (folder / "[1]").write_bytes((folder / "red.png").read_bytes())
-    for given in (json.dumps(names), names):
+    for given in (json.dumps(names), names, str(names), [f"`{name}`" for name in names]):
         assert call(tool, images=given).artifact["images"] == names
+
+
+@pytest.mark.parametrize("form", ["'{}'", '"{}"', "`{}`", " “{}” ", "['{}']", '["{}"]'])
+def test_a_name_may_stand_in_quotes(serve: Serve, folder: Path, form: str) -> None:
+    tool = LocateTool(llm=serve(lambda _: answer("No.")).model(), allowed_dirs=(folder,))
+    name = str(folder / "red.png")
+    assert call(tool, image=form.format(name), target="it").artifact["image"] == name
+    assert call(tool, image=[name], target="it").artifact["image"] == name
+    assert "outside the allowed" in failed(tool, image=form.format("/etc/passwd"), target="it")
+
+
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_what_is_asked_is_not_blank(serve: Serve, folder: Path, blank: str) -> None:
+    shared: dict[str, Any] = {"llm": serve(lambda _: "").model(), "allowed_dirs": (folder,)}
+    name = str(folder / "red.png")
+    assert "target: String should" in failed(LocateTool(**shared), image=name, target=blank)
+    assert "question: String should" in failed(
+        DocumentTool(**shared), document=name, question=blank
+    )
+
+
+def test_the_language_stays(serve: Serve) -> None:
+    """Its texts were chosen when the tool was made."""
+    tool = ImageTool(llm=serve(lambda _: "").model())
+    with pytest.raises(ValidationError, match="frozen"):
+        tool.language = "zh"
 
 
 def test_fields_out_of_range(serve: Serve) -> None:
@@ -856,6 +968,26 @@ def test_media_of_the_network_are_fetched_once(serve: Serve, folder: Path, web: 
     assert broken in failed(DocumentTool(llm=model), document=broken, question="?")
 
 
+def test_a_video_that_must_not_be_kept_is_fetched_once(serve: Serve, film: Path, web: Any) -> None:
+    model = serve(lambda _: answer("Light.")).model(allow_hosts=("127.0.0.1",))
+    url = web.give("/film.mp4", film.read_bytes(), cache_control="no-store")
+    tool = VideoTool(llm=model)
+    assert tool.invoke({"video": url}).startswith("Light.")
+    assert web.paths == ["/film.mp4"]
+
+
+def test_secrets_of_urls_are_not_repeated(serve: Serve, folder: Path, web: Any) -> None:
+    """Neither where a document is damaged nor where its pages cannot be shown."""
+    model = serve(lambda _: "").model(allow_hosts=("127.0.0.1",))
+    strips = strip_in_the_middle(folder / "strip.pdf").read_bytes()
+    for content, more in ((b"%PDF-1.7 broken", {}), (strips, {"pages": "2"})):
+        url = web.give(f"/{len(content)}.pdf?signature=abc", content)
+        for tool in (DocumentTool(llm=model), ReadTool(llm=model)):
+            told = failed(tool, **named(tool, url), **more)
+            assert ".pdf?…" in told
+            assert "abc" not in told
+
+
 # --- time ---
 
 
@@ -957,12 +1089,23 @@ def test_directories_are_written_as_is_usual(serve: Serve) -> None:
         GLM4VToolkit(llm=model, allowed_dirs=three),
     ):
         assert holder.allowed_dirs == (Path("/srv/files"),)
-    for wrong in ("/srv/files", [""], [3]):
+    for wrong in ("/srv/files", [""], [3], ["~nobody-of-this-name"]):
         given_wrong: Any = wrong
         with pytest.raises(ValidationError):
             ImageTool(llm=model, allowed_dirs=given_wrong)
         with pytest.raises(ValidationError):
             ChatGLM4V(model="glm", allowed_dirs=given_wrong)
+
+
+def test_relative_directories_stay_where_they_are(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(lambda _: answer("Red."))
+    monkeypatch.chdir(folder)
+    tool = ImageTool(llm=server.model(), allowed_dirs=["."])
+    monkeypatch.chdir(folder.parent / "private")
+    assert "outside the allowed" in failed(tool, images=str(folder.parent / "private/red.png"))
+    assert call(tool, images=str(folder / "red.png")).content == "Red."
 
 
 @pytest.mark.parametrize("pages", [1, 3])
@@ -1009,6 +1152,7 @@ def test_empty_directory_is_not_the_working_one(serve: Serve) -> None:
 # What an agent cannot do: set options of the program and of the server, or install something.
 FOR_PROGRAMMERS = re.compile(
     r"max_images|max_pages|max_tokens|allowed_dirs|allow_hosts|base_url|api_key|GLM4V|--|pip |apt"
+    r"|content block"
 )
 
 
@@ -1025,6 +1169,8 @@ def test_errors_tell_agents_what_they_can_do(
         folder / "fax.tiff", save_all=True, append_images=[Image.new("RGB", (99, 99))] * 2
     )
     long = write_pdf(folder / "long.pdf", 201)
+    text = folder / "notes.txt"
+    text.write_text("A text.")
     cases: list[tuple[str, dict[str, Any], str, str]] = [
         (
             "look_at_images",
@@ -1056,6 +1202,7 @@ def test_errors_tell_agents_what_they_can_do(
             'choose some, as in pages="1-10"',
             "raise max_pages",
         ),
+        ("read_text", {"source": str(text)}, "tell: give another", "in a content block"),
         ("locate_in_image", {"image": picture, "target": "it"}, "try again once", "base_url"),
     ]
     for name, arguments, told, logged in cases:

@@ -33,7 +33,8 @@ KINDS: list[type[VisionTool[Any]]] = [ImageTool, VideoTool, DocumentTool, Locate
 # Formats, units, tools, keys: they have no Chinese names.
 NAMES = {
     *("PDF", "PPTX", "PPT", "DOCX", "DOC", "ODT", "ODP", "HTML", "Markdown", "JSON", "URL", "http"),
-    *("s", "x", "ask_document", "label", "bbox_2d", "x1", "y1", "x2", "y2"),
+    *("ask_document", "read_text", "look_at_images", "watch_video"),
+    *("TIFF", "s", "x", "label", "bbox_2d", "x1", "y1", "x2", "y2"),
 }
 
 
@@ -378,7 +379,7 @@ def test_errors_of_the_tools_are_chinese(
     for message, start in zip(told, starts, strict=True):
         assert str(message.content).startswith(start)
         assert re.search(r"[\u4e00-\u9fff]{4}", str(message.content))
-    assert "是视频：请提供图片或文档" in str(told[4].content)
+    assert "是视频：请改为使用 watch_video" in str(told[4].content)
 
 
 def test_a_call_that_takes_too_long(serve: Serve, picture: str, tmp_path: Path) -> None:

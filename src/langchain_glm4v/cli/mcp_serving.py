@@ -18,6 +18,7 @@ from langchain_glm4v.server.options import LOOPBACK
 
 KEY_VARIABLE = "GLM4V_MCP_KEY"
 KEY_BYTES = 32
+HTTP_TIMEOUT = 600.0
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
     )
     add_allow_host(parser)
     parser.add_argument(
-        "--timeout", type=number, metavar="SECONDS", help="that a call may take. Default: any"
+        "--timeout",
+        type=number,
+        metavar="SECONDS",
+        help=f"that a call may take. Default: any; over HTTP {HTTP_TIMEOUT:g}, because "
+        "nobody tells when a client dies",
     )
     parser.add_argument(
         "--language",
@@ -57,10 +62,11 @@ def _run(args: argparse.Namespace) -> int:
     from langchain_glm4v.tools import GLM4VToolkit  # noqa: PLC0415
 
     with asked_model(args, {"allow_hosts": tuple(args.allow_host)}) as model:
+        no_timeout = None if args.port is None else HTTP_TIMEOUT
         toolkit = GLM4VToolkit(
             llm=model,
             allowed_dirs=tuple(args.allowed_dir),
-            timeout=args.timeout,
+            timeout=no_timeout if args.timeout is None else args.timeout,
             language=args.language,
         )
         server = mcp.new_server(toolkit.get_tools())

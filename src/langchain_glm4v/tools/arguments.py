@@ -4,7 +4,7 @@ Their limits are checked, and not told: a schema is part of the prompt of whoeve
 grammar made of it takes long for lengths.
 """
 
-import json
+import re
 import unicodedata
 from contextlib import suppress
 from functools import cache
@@ -21,16 +21,45 @@ from pydantic import (
 )
 from pydantic_core import PydanticUseDefault
 
+from langchain_glm4v.lenient_json import loads
 from langchain_glm4v.tools.texts import ToolTexts
 
 _STRING = WithJsonSchema({"type": "string"})
 
+_QUOTED = re.compile(r"""\s*(?:"(.*)"|'(.*)'|`(.*)`|“(.*)”)\s*""", re.DOTALL)
+
+
+def _listed(given: Any) -> Any:
+    """A list of what models gave without brackets, or as JSON or in Python's quotes in a text."""
+    if not isinstance(given, str):
+        return given
+    with suppress(ValueError, RecursionError):
+        if isinstance(found := loads(given), list):
+            return found
+    return [given]
+
+
+def _single(given: Any) -> Any:
+    """A text without quotes or backticks around it, also of a list that holds it alone."""
+    listed = _listed(given)
+    if isinstance(listed, list) and len(listed) == 1:
+        given = listed[0]
+    if isinstance(given, str) and (quoted := _QUOTED.fullmatch(given)):
+        return quoted[quoted.lastindex or 0]
+    return given
+
+
 Named: TypeAlias = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096), _STRING
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=4096),
+    _STRING,
+    BeforeValidator(_single),
 ]
 """A path or URL."""
 
-Question: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=20_000), _STRING]
+Question: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000), _STRING
+]
 """What is to be found out."""
 
 
@@ -54,33 +83,29 @@ Brief: TypeAlias = Annotated[
 
 _ALL = frozenset(("all", "none", "null", "全部", "所有"))
 _MARKS = str.maketrans("、;–—~至到", ",,-----", "[]")
+_PAGE = re.compile(r"pages?|第|页面?", re.IGNORECASE)
+_WHOLE = re.compile(r"(\d)\.0+(?![\d.])")
 
 
 def _as_pages(given: Any) -> Any:
-    """Page numbers as documents take them, of whatever models write: `1`, `[1, 2]`, `"1、3～5"`."""
+    """Page numbers as documents take them, of whatever models write.
+
+    Such as `1`, `2.0`, `[1, 2]`, `"1、3～5"`, `"[page 3]"`, `"第3页"`.
+    """
     if isinstance(given, list | tuple):
         given = ",".join(map(str, given))
-    elif isinstance(given, int) and not isinstance(given, bool):
+    elif isinstance(given, int | float) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str):
         return given
     # Full-width digits and marks have plain ones that are compatible.
-    plain = unicodedata.normalize("NFKC", given).strip()
+    plain = _PAGE.sub("", unicodedata.normalize("NFKC", given)).strip()
+    plain = _WHOLE.sub(r"\1", plain)
     return "" if plain.lower() in _ALL else plain.translate(_MARKS)
 
 
 PageNumbers: TypeAlias = Annotated[Brief, BeforeValidator(_as_pages)]
 """Pages as in "1,3,5-7"; "" for all."""
-
-
-def _listed(given: Any) -> Any:
-    """A list of what models gave without brackets, or as JSON in a text."""
-    if not isinstance(given, str):
-        return given
-    with suppress(ValueError, RecursionError):
-        if isinstance(found := json.loads(given), list):
-            return found
-    return [given]
 
 
 NamedSeveral: TypeAlias = Annotated[list[Named], BeforeValidator(_listed), Field(min_length=1)]

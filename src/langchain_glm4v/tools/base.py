@@ -127,9 +127,9 @@ class VisionTool(BaseTool, ABC, Generic[Arguments]):
     allowed_dirs: AllowedDirs = ()
     """Directories in or below which local files may be read. Default: no local file is read."""
 
-    language: Language = "en"
+    language: Language = Field(default="en", frozen=True)
     """Language of descriptions, prompts and of what the tool itself writes: English ("en") or
-    Chinese ("zh")."""
+    Chinese ("zh"). It cannot be changed afterwards."""
 
     timeout: float | None = Field(default=None, gt=0)
     """Seconds that a call may take, all in all; then it is stopped, and the server does not go on

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 
 from langchain_glm4v import profiles
 from langchain_glm4v.media.budget import CELL
+from langchain_glm4v.page_marks import find_marks
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Brief, Named, PageNumbers, Question
 from langchain_glm4v.tools.base import (
@@ -33,7 +34,7 @@ from langchain_glm4v.tools.base import (
     usage_of,
 )
 from langchain_glm4v.tools.pages import PagedTool, Pages, written
-from langchain_glm4v.tools.sources import at_hand, source
+from langchain_glm4v.tools.sources import at_hand, check_kind, source
 from langchain_glm4v.tools.texts import DOCUMENT, WORDS, Words
 
 _ENGLISH = DOCUMENT["en"].fields
@@ -45,16 +46,6 @@ _LEAST_ROOM = 1024  # tokens; where a question leaves less, the server's count t
 # "Nothing forbids it." says something.
 _WORD = "|".join(words.nothing for words in WORDS.values())
 _NOTHING = re.compile(rf"[\W_]*+(?:(?:{_WORD})(?![a-zA-Z])|(?i:{_WORD})[\W_]*+\Z)")
-# The inside of "[page 3]", "(see pages 3-5, 7)", "【第3至5页、第7页】". Bounded, as all below: no
-# text takes long.
-_BRACKETED = re.compile(r"(?<=[\[(【（])[^\[\]()【】（）\n]{1,200}+(?=[\[\]()【】（）])")
-_NUMBERS = r"\d{1,6}+(?:\s?页)?(?:\s?(?:[-–—~～至到]|to\b|through\b)\s?第?\s?\d{1,6}+(?:\s?页)?)?"
-_AND = r"\s?(?:[,，、;；]\s?(?:(?:and\b|&)\s?)?|(?:and\b|[&和与及])\s?)"
-_LIST = rf"{_NUMBERS}(?:{_AND}{_NUMBERS}){{0,50}}"
-_CITED = re.compile(rf"(?:\bpages?|\bpp?\.|\bp)\s?({_LIST})|第\s?({_LIST})(?<=页)", re.IGNORECASE)
-_RANGE = re.compile(
-    r"(\d{1,6}+)(?:\s?页?\s?(?:[-–—~～至到]|to|through)\s?第?\s?(\d{1,6}+))?", re.IGNORECASE
-)
 
 
 class DocumentArguments(BaseModel):
@@ -144,7 +135,11 @@ class DocumentTool(PagedTool[DocumentArguments]):
 
     def _steps(self, arguments: DocumentArguments, media: Preparation) -> Steps:
         found = source(arguments.document, self.allowed_dirs, self._words)
-        with at_hand(found, "document", allow_hosts=media.allow_hosts) as here:
+        with (
+            at_hand(found, "document", allow_hosts=media.allow_hosts) as file,
+            self._as_document(file) as here,
+        ):
+            check_kind(here, "document", self._words)
             pages = self._pages(here, arguments.pages, arguments.password)
             room = self._room(media, arguments.question)
             groups = self._groups(pages.wanted, room, media.max_pages)
@@ -310,10 +305,5 @@ def _packed(texts: Sequence[str], room: int) -> list[str]:
 
 def _cited(answer: str, pages: Collection[int]) -> list[int]:
     """The pages that an answer cites, of those that were read."""
-    cited: set[int] = set()
-    for bracketed in _BRACKETED.finditer(answer):
-        for place in _CITED.finditer(bracketed[0]):
-            for span in _RANGE.finditer(place[1] or place[2]):
-                first, last = int(span[1]), int(span[2] or span[1])
-                cited.update(page for page in pages if first <= page <= last)
-    return sorted(cited)
+    spans = [span for mark in find_marks(answer) for span in mark.pages]
+    return sorted({page for page in pages if any(page in span for span in spans)})

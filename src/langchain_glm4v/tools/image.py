@@ -17,7 +17,7 @@ from langchain_glm4v.tools.base import (
     text_block,
     told,
 )
-from langchain_glm4v.tools.sources import source
+from langchain_glm4v.tools.sources import check_kind, source
 from langchain_glm4v.tools.texts import IMAGE
 
 _ENGLISH = IMAGE["en"].fields
@@ -64,6 +64,8 @@ class ImageTool(VisionTool[ImageArguments]):
 
     def _steps(self, arguments: ImageArguments, media: Preparation) -> Steps:  # noqa: ARG002
         sources = [source(named, self.allowed_dirs, self._words) for named in arguments.images]
+        for one in sources:
+            check_kind(one, "picture", self._words)
         content: list[dict[str, Any]] = []
         for number, one in enumerate(sources, 1):
             if len(sources) > 1 and self.label:

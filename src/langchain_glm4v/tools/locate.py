@@ -10,12 +10,15 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
 
-from langchain_glm4v.drawing import draw
+from langchain_glm4v.drawing import draw, pixels
+from langchain_glm4v.errors import MediaError
 from langchain_glm4v.grounding import Box, find_boxes
 from langchain_glm4v.media import image
+from langchain_glm4v.media.source import shown
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.tools.arguments import Named, Question
 from langchain_glm4v.tools.base import (
+    NOT_CUT,
     Answer,
     Reply,
     Request,
@@ -25,7 +28,7 @@ from langchain_glm4v.tools.base import (
     filled,
     text_block,
 )
-from langchain_glm4v.tools.sources import at_hand, source
+from langchain_glm4v.tools.sources import at_hand, check_kind, source, tiff_pages
 from langchain_glm4v.tools.texts import LOCATE, Words
 
 _ENGLISH = LOCATE["en"].fields
@@ -102,12 +105,16 @@ class LocateTool(VisionTool[LocateArguments]):
         prompt = self.label_prompt if several else self.prompt
         question = text_block(filled(prompt, target=arguments.target))
         with at_hand(found, "picture", allow_hosts=media.allow_hosts) as here:
+            check_kind(here, "picture", self._words)
+            if (count := tiff_pages(here)) > 1:
+                several_pages = self._words.several_pages
+                raise MediaError(several_pages.format(named=shown(found.given), count=count))
             picture_block = {"type": "image", **here.fields}
             (reply,) = yield [Request([picture_block, question], here.folders)]
             answer = answer_of(reply, self._words)
             whole = image.upright(here.path)
         width, height = whole.size
-        boxes = [*_visible(_boxes(reply), width, height)]
+        boxes = [*_visible(_boxes(reply))]
         if not several:  # all are the same thing, so the picture shows their numbers
             boxes = [replace(box, label="") for box in boxes]
         drawn = draw(whole, boxes)
@@ -121,7 +128,7 @@ class LocateTool(VisionTool[LocateArguments]):
             boxes=[
                 FoundBox(
                     label=box.label if several else arguments.target,
-                    pixels=[*box.to_pixels(width, height)],
+                    pixels=[*pixels(box, (width, height))],
                     thousandths=[*box],
                 )
                 for box in boxes
@@ -138,22 +145,21 @@ def _boxes(reply: Reply) -> list[Box]:
     return find_boxes(str(reply.text), reply.additional_kwargs.get("boxes", ()))
 
 
-def _visible(boxes: list[Box], width: int, height: int) -> Iterator[Box]:
-    """What of each box is in the picture, without those of no pixel."""
+def _visible(boxes: list[Box]) -> Iterator[Box]:
+    """What of each box is in the picture, without those of no area."""
     for box in boxes:
         inside = box.clipped()
-        if inside is not None:
-            left, top, right, bottom = inside.to_pixels(width, height)
-            if left < right and top < bottom:
-                yield inside
+        if inside is not None and inside.left < inside.right and inside.top < inside.bottom:
+            yield inside
 
 
 def _listed(artifact: LocateArtifact, target: str, words: Words) -> str:
     size = {"width": artifact["width"], "height": artifact["height"]}
+    cut = "" if artifact["finish_reason"] in NOT_CUT else words.cut_off
     if not artifact["boxes"]:
-        return words.not_found.format(**size, target=target, answer=artifact["answer"])
+        return words.not_found.format(**size, target=target, answer=artifact["answer"]) + cut
     lines = [
         f"{number}. {box['label'] or words.unlabelled}: {', '.join(map(str, box['pixels']))}"
         for number, box in enumerate(artifact["boxes"], 1)
     ]
-    return "\n".join([words.found.format(**size), *lines])
+    return "\n".join([words.found.format(**size), *lines]) + cut

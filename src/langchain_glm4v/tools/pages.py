@@ -1,16 +1,24 @@
 """What the tools that read documents have in common: which pages, and how they are shown."""
 
-from collections.abc import Sequence
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from langchain_glm4v.media import document
+from langchain_glm4v.errors import MediaError
+from langchain_glm4v.media import document, image, pool
 from langchain_glm4v.media.budget import check_count
-from langchain_glm4v.media.source import shown
+from langchain_glm4v.media.source import shown, without_secrets
 from langchain_glm4v.tools.base import Arguments, VisionTool
-from langchain_glm4v.tools.sources import Here
+from langchain_glm4v.tools.sources import Here, tiff_pages
+
+# For `document`, "-3" are the first three; who has read that pages count from 1 means the last.
+_NEGATIVE = re.compile(r"(?:^|,)\s*-")
 
 PAGE_TOKENS = 2145
 """Tokens of a page, at most: what one of A4 has in the default size."""
@@ -34,7 +42,7 @@ class Pages:
 
     def block(self, page: int) -> dict[str, Any]:
         """The content block of a page."""
-        named = {**self.here.fields, "filename": self.here.given}
+        named = {**self.here.fields, "filename": without_secrets(self.here.given)}
         return {"type": "file", **named, "pages": str(page), **self.options}
 
 
@@ -50,6 +58,23 @@ class PagedTool(VisionTool[Arguments]):
     max_pages: int = Field(default=200, ge=1)
     """Pages that may be asked about in a call."""
 
+    @contextmanager
+    def _as_document(self, here: Here) -> Iterator[Here]:
+        """The same file; of a TIFF with several pages a PDF of them meanwhile.
+
+        Raises:
+            MediaError: If it is a damaged TIFF, or one with more than `max_pages`.
+        """
+        count = tiff_pages(here)
+        if count == 1:
+            yield here
+            return
+        check_count(shown(here.given), count, self.max_pages, image.CHOOSE_PAGES, "raise max_pages")
+        with tempfile.TemporaryDirectory(prefix="glm4v-") as folder:
+            made = Path(folder).resolve() / "pages.pdf"
+            image.write_pdf(here.path, made, timeout=count * pool.TIMEOUT)
+            yield Here(here.given, made, [made.parent])
+
     def _pages(self, here: Here, wanted: str, password: str) -> Pages:
         """Look at a document.
 
@@ -61,8 +86,12 @@ class PagedTool(VisionTool[Arguments]):
         Raises:
             MediaError: If it cannot be read, has no such pages, or too many are wanted.
         """
-        count = document.info(here.path, password=password or None, name=here.given).page_count
+        plain = without_secrets(here.given)
+        count = document.info(here.path, password=password or None, name=plain).page_count
         name = shown(here.given)
+        if _NEGATIVE.search(wanted):
+            told = self._words.negative_pages
+            raise MediaError(told.format(named=name, pages=wanted, count=count))
         numbers = document.page_numbers(wanted or None, count, name)
         once = [number + 1 for number in dict.fromkeys(numbers)]
         check_count(name, len(once), self.max_pages, document.CHOOSE_PAGES, "raise max_pages")

@@ -95,7 +95,10 @@ class ReadTool(PagedTool[ReadArguments]):
 
     def _steps(self, arguments: ReadArguments, media: Preparation) -> Steps:
         found = source(arguments.source, self.allowed_dirs, self._words)
-        with at_hand(found, "medium", allow_hosts=media.allow_hosts) as here:
+        with (
+            at_hand(found, "medium", allow_hosts=media.allow_hosts) as file,
+            self._as_document(file) as here,
+        ):
             match media.recognised(here.path).kind:
                 case "picture":
                     count, pages = 1, [1]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
+from langchain_glm4v.media import image, sniffing
 from langchain_glm4v.media.allowed_dirs import local_path
-from langchain_glm4v.media.source import is_remote, local_file, read, scheme, shown
+from langchain_glm4v.media.source import is_remote, local_file, read, read_begin, scheme, shown
+from langchain_glm4v.media_blocks import Kind
 from langchain_glm4v.tools.texts import Words
 
 
@@ -66,6 +68,39 @@ def at_hand(found: Source, kind: str, *, allow_hosts: Collection[str]) -> Iterat
         except MediaError as error:
             told = str(error.args[0]).replace(repr(str(path)), shown(found.given))
             raise type(error)(told, setting=error.setting) from error
+
+
+def tiff_pages(here: Here) -> int:
+    """Pages of a TIFF; of any other file 1.
+
+    Raises:
+        UnsupportedMediaError: If it is a damaged TIFF.
+    """
+    if sniffing.mime_type(read_begin(here.path, "picture", sniffing.HEAD)) != "image/tiff":
+        return 1
+    with image.pages(here.path) as found:
+        return found.count
+
+
+def check_kind(found: Source, wanted: Kind, words: Words) -> None:
+    """Refuse a file that another tool is for, judged by its first bytes.
+
+    Nothing is fetched: what is in the network, and no file yet, is let through.
+
+    Args:
+        found: The medium.
+        wanted: What it should be.
+        words: For the error.
+
+    Raises:
+        UnsupportedMediaError: It is of another kind.
+    """
+    if found.path is None:
+        return
+    kind = sniffing.medium_kind(read_begin(found.path, wanted, sniffing.HEAD))
+    told = {"picture": words.is_picture, "document": words.is_document, "video": words.is_video}
+    if kind is not None and kind != wanted:
+        raise UnsupportedMediaError(told[kind].format(named=shown(found.given)))
 
 
 def source(named: str, allowed_dirs: Sequence[str | os.PathLike[str]], words: Words) -> Source:

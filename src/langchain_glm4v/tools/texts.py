@@ -47,7 +47,12 @@ class Words:
         all_arguments: Stands for the name of an argument where several do not fit together.
         no_such_scheme: The error of what is no path and no URL; place `named`.
         no_local_files: The error of a path where none may be read; place `named`.
-        is_video: The error of a video where a picture or a document is wanted; place `named`.
+        is_picture: The error of a picture that another tool is for; place `named`.
+        is_document: That of a document.
+        is_video: That of a video.
+        several_pages: The error of a TIFF with pages where one picture is wanted; places `named`,
+            `count`.
+        negative_pages: The error of pages counted from the end; places `named`, `pages`, `count`.
         all_unread: The error of pages of which none could be read; place `error`.
         unread: Stands for the text of a page that could not be read; place `error`.
         comma: Parts numbers of pages.
@@ -74,7 +79,11 @@ class Words:
     all_arguments: str
     no_such_scheme: str
     no_local_files: str
+    is_picture: str
+    is_document: str
     is_video: str
+    several_pages: str
+    negative_pages: str
     all_unread: str
     unread: str
     comma: str
@@ -109,7 +118,13 @@ WORDS: Mapping[Language, Words] = {
         all_arguments="all",
         no_such_scheme="{named} is neither a path nor an http(s) URL: give one of these",
         no_local_files="{named} is a local file, and none may be read here: give an http(s) URL",
-        is_video="{named} is a video: give an image or a document",
+        is_picture="{named} is an image: use look_at_images or read_text",
+        is_document="{named} is a document: use ask_document or read_text",
+        is_video="{named} is a video: use watch_video",
+        several_pages="{named} is a TIFF of {count} pages: give an image of the one that is "
+        "meant, or use read_text or ask_document, which read pages",
+        negative_pages="pages of {named} are counted from 1, and the last is page {count}: "
+        "give {pages} as such numbers",
         all_unread="no page could be read: {error}",
         unread="(could not be read: {error})",
         comma=", ",
@@ -140,7 +155,13 @@ WORDS: Mapping[Language, Words] = {
         all_arguments="全部参数",
         no_such_scheme="{named} 既不是路径，也不是 http(s) URL：请提供其中一种",
         no_local_files="{named} 是本地文件，而此处不允许读取本地文件：请提供 http(s) URL",
-        is_video="{named} 是视频：请提供图片或文档",
+        is_picture="{named} 是图片：请改为使用 look_at_images 或 read_text",
+        is_document="{named} 是文档：请改为使用 ask_document 或 read_text",
+        is_video="{named} 是视频：请改为使用 watch_video",
+        several_pages="{named} 是含有 {count} 页的 TIFF：请提供其中一页的图片，"
+        "或改用可以读取多页的 read_text 或 ask_document",
+        negative_pages="{named} 的页码从 1 开始，最后一页是第 {count} 页："
+        "请改用这样的页码表示 {pages}",
         all_unread="所有页面都无法读取：{error}",
         unread="（无法读取：{error}）",
         comma="、",

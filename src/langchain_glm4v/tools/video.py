@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from langchain_core.tools import ArgsSchema
 from pydantic import BaseModel, Field
@@ -21,7 +21,7 @@ from langchain_glm4v.tools.base import (
     text_block,
     told,
 )
-from langchain_glm4v.tools.sources import source
+from langchain_glm4v.tools.sources import at_hand, source
 from langchain_glm4v.tools.texts import VIDEO
 
 _ENGLISH = VIDEO["en"].fields
@@ -98,14 +98,12 @@ class VideoTool(VisionTool[VideoArguments]):
         found = source(arguments.video, self.allowed_dirs, self._words)
         start = arguments.start or 0.0
         options = {"start": start, "end": arguments.end, "fps": self.fps}
-        block: dict[str, Any] = {
-            "type": "video",
-            **found.fields,
-            **{name: value for name, value in options.items() if value is not None},
-        }
-        seen = planned(block, replace(media, allowed_dirs=found.folders))
+        given = {name: value for name, value in options.items() if value is not None}
         question = text_block(filled(self.prompt, question=arguments.question))
-        (reply,) = yield [Request([block, question], found.folders)]
+        with at_hand(found, "video", allow_hosts=media.allow_hosts) as here:
+            block = {"type": "video", **here.fields, **given}
+            seen = planned(block, replace(media, allowed_dirs=here.folders))
+            (reply,) = yield [Request([block, question], here.folders)]
         answer = answer_of(reply, self._words)
         shift = start if media.video == "mp4" else 0.0
         artifact = VideoArtifact(
