@@ -1,6 +1,7 @@
 """Pages with a number on them that a stand-in for a model can read, and that stand-in."""
 
 import base64
+import importlib
 import io
 import threading
 from collections import Counter
@@ -10,6 +11,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 from vision_server import Body
+
+pymupdf: Any = importlib.import_module("pymupdf")
 
 SIZE = (560, 784)
 BITS = 10
@@ -28,20 +31,39 @@ def page(number: int | None) -> Image.Image:
     return picture
 
 
-def write_pdf(path: Path, numbers: Sequence[int | None]) -> Path:
-    """A scan of such pages."""
+def write_pdf(path: Path, numbers: Sequence[int | None], turn: int = 0) -> Path:
+    """A scan of such pages, each turned by so many degrees, clockwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    first, *others = map(page, numbers)
-    first.save(path, "PDF", save_all=True, append_images=others, resolution=72.0)
+    document = pymupdf.open()
+    for number in numbers:
+        file = io.BytesIO()
+        picture = page(number).rotate(-turn, expand=True)
+        picture.save(file, "PNG")
+        sheet = document.new_page(width=picture.width, height=picture.height)
+        sheet.insert_image(sheet.rect, stream=file.getvalue())
+    document.set_metadata({"title": "Squares", "producer": "Scanner 2"})
+    document.save(path)
     return path
 
 
-def number_in(url: str) -> int:
-    """The number on the picture in a `data:` URL."""
+_sent: dict[str, str] = {}  # a picture that a server has is sent by its id alone
+
+
+def number_in(body: Body) -> int | None:
+    """The number on the picture of a request; None if there is none, or not upright."""
+    content = body["messages"][-1]["content"]
+    shown = [part for part in content if isinstance(part, dict) and "image_url" in part]
+    if not shown:
+        return None
+    (part,) = shown
+    if part["image_url"] is not None:
+        _sent[part.get("uuid", "")] = part["image_url"]["url"]
+    url = _sent[part.get("uuid", "")]
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as opened:
         grey = opened.convert("L").resize(SIZE)
-    shades: list[Any] = [grey.getpixel((120, 80 + 60 * place)) for place in range(1, BITS + 1)]
-    return sum(1 << place for place, shade in enumerate(shades) if shade < 128)
+    shades: list[Any] = [grey.getpixel((120, 80 + 60 * place)) for place in range(BITS + 1)]
+    is_upright, *bits = [shade < 128 for shade in shades]
+    return sum(bit << place for place, bit in enumerate(bits)) if is_upright else None
 
 
 def choice(text: str, *, reason: str = "stop", logprob: float = SURE) -> Body:
@@ -64,25 +86,12 @@ class Reader:
     def __init__(self, says: Callable[[int], "str | Body | None"] | None = None) -> None:
         self.says = says or (lambda number: choice(f"page {number}"))
         self.asked: Counter[int] = Counter()
-        self._seen: dict[str, int] = {}  # name of a picture that was sent before -> its number
         self._lock = threading.Lock()
 
     def __call__(self, body: Body) -> Any:
-        number = self._number(body)
+        number = number_in(body)
         if number is None:
-            return choice("nothing")
+            return choice("", logprob=UNSURE)
         with self._lock:
             self.asked[number] += 1
         return self.says(number)
-
-    def _number(self, body: Body) -> int | None:
-        content = body["messages"][-1]["content"]
-        shown = [part for part in content if isinstance(part, dict) and "image_url" in part]
-        if not shown:
-            return None
-        (part,) = shown
-        if part["image_url"] is None:
-            return self._seen[part["uuid"]]
-        number = number_in(part["image_url"]["url"])
-        self._seen[part.get("uuid", "")] = number
-        return number

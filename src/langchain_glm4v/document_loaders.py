@@ -34,15 +34,18 @@ class LoadOptions(TypedDict, total=False):
         pages_delimiter: Between pages, if `mode="single"`. Default: `PAGES_DELIMITER`.
         on_error: What becomes of a page that cannot be read, or whose text is not to be trusted.
             "raise" (default): a `PageError`. "warn": a warning, and a `Document` with what text
-            there is and the metadata "error". "skip": nothing. The other pages keep their numbers.
+            there is and the metadata "error". "skip": nothing, in mode "single" an empty place. The
+            other pages keep their numbers.
         prompt: What the model is asked about each page. Default: `PROMPT`, for Markdown with tables
             as HTML and formulas as LaTeX.
         schema: What the answer about each page is bound to: a pydantic class or a JSON schema. The
             content is JSON then.
-        longest_side: Pixels of the longer side of a page of a document. Default: 1540.
+        longest_side: Pixels of the longer side of a page of a document. Default: 1540. Pictures are
+            as large as `page_tokens` lets them be.
         page_tokens: Tokens of a page, at most. Default: 6084, which every server takes.
         text_layer: "ignore" (default): the model reads all pages. "auto": a page whose own text is
-            good, which is no scan, is taken from the document: see `checks.is_good_layer`.
+            good, which is no scan, is taken from the document: see `checks.is_good_layer`. Not
+            with `schema`.
         scripts: Scripts that are expected, such as `["cjk"]`; a page with many letters of others is
             read again. Default: any.
         temperatures: Temperature of each attempt at a page, None for the model's own: see
@@ -122,17 +125,15 @@ class _Reader:
         steps = _Joined(self._delimiter) if self._mode == "single" else _Apart()
         with closing(self._transcriber.pages(given)) as results:
             for result in results:
-                if self._is_kept(result):
-                    yield from steps.add(result)
+                yield from steps.add(result, is_kept=self._is_kept(result))
         yield from steps.rest()
 
     async def adocuments(self, given: Sources) -> AsyncGenerator[Document]:
         steps = _Joined(self._delimiter) if self._mode == "single" else _Apart()
         async with aclosing(self._transcriber.apages(given)) as results:
             async for result in results:
-                if self._is_kept(result):
-                    for document in steps.add(result):
-                        yield document
+                for document in steps.add(result, is_kept=self._is_kept(result)):
+                    yield document
         for document in steps.rest():
             yield document
 
@@ -209,18 +210,28 @@ class GLM4VBlobParser(BaseBlobParser):
         self._reader = _Reader(options)
 
     def lazy_parse(self, blob: Blob) -> Iterator[Document]:
-        """Parse a blob, as `GLM4VLoader.lazy_load` does."""
-        return self._reader.documents(blob)
+        """Parse a blob, as `GLM4VLoader.lazy_load` does; its own metadata are kept."""
+        with closing(self._reader.documents(blob)) as documents:
+            for document in documents:
+                yield _with_metadata(document, blob)
 
-    def alazy_parse(self, blob: Blob) -> AsyncIterator[Document]:
+    async def alazy_parse(self, blob: Blob) -> AsyncIterator[Document]:
         """As `lazy_parse`."""
-        return self._reader.adocuments(blob)
+        async with aclosing(self._reader.adocuments(blob)) as documents:
+            async for document in documents:
+                yield _with_metadata(document, blob)
+
+
+def _with_metadata(document: Document, blob: Blob) -> Document:
+    return Document(document.page_content, metadata={**blob.metadata, **document.metadata})
 
 
 class _Apart:
     """Makes a document of each page."""
 
-    def add(self, result: PageResult) -> Iterator[Document]:
+    def add(self, result: PageResult, *, is_kept: bool) -> Iterator[Document]:
+        if not is_kept:
+            return
         page = {} if result.number is None else {"page": result.number}
         metadata = {**_facts(result), **page, **_told(result)}
         yield Document(result.reading.text, metadata=metadata)
@@ -230,27 +241,26 @@ class _Apart:
 
 
 class _Joined:
-    """Makes a document of the pages of each file."""
+    """Makes a document of the pages of each file; one that is left out leaves its place empty."""
 
     def __init__(self, delimiter: str) -> None:
         self._delimiter = delimiter
-        self._pages: list[PageResult] = []
+        self._pages: list[tuple[PageResult, bool]] = []
 
-    def add(self, result: PageResult) -> Iterator[Document]:
-        if self._pages and self._pages[0].document is not result.document:
-            yield self._document()
-        self._pages.append(result)
+    def add(self, result: PageResult, *, is_kept: bool) -> Iterator[Document]:
+        if self._pages and self._pages[0][0].document is not result.document:
+            yield from self.rest()
+        self._pages.append((result, is_kept))
 
     def rest(self) -> Iterator[Document]:
-        if self._pages:
-            yield self._document()
-
-    def _document(self) -> Document:
         pages, self._pages = self._pages, []
-        return Document(
-            self._delimiter.join(page.reading.text for page in pages),
-            metadata={**_facts(pages[0]), **_together(pages)},
-        )
+        if kept := [page for page, is_kept in pages if is_kept]:
+            yield Document(
+                self._delimiter.join(
+                    page.reading.text if is_kept else "" for page, is_kept in pages
+                ),
+                metadata={**_facts(kept[0]), **_together(kept)},
+            )
 
 
 def _facts(result: PageResult) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """Loaders against a server that answers with the number that a page shows."""
 
 import asyncio
-import base64
 import importlib
-import io
 import json
 import multiprocessing
 import os
@@ -20,7 +18,7 @@ from typing import Any
 import pytest
 from langchain_core.document_loaders import Blob
 from langchain_core.documents import Document
-from PIL import Image, ImageDraw
+from numbered_pages import UNSURE, choice, number_in, page, write_pdf
 from pydantic import BaseModel, SecretStr
 from vision_server import Body, Serve, VisionServer
 from waiting import wait_until
@@ -31,71 +29,19 @@ from langchain_glm4v import (
     GLM4VLoader,
     MediaNotFoundError,
     PageError,
+    RequestError,
     ServerUnreachableError,
 )
+from langchain_glm4v.transcription.cache import PageCache
+from langchain_glm4v.transcription.records import Reading
 
 pymupdf: Any = importlib.import_module("pymupdf")
-
-SIDE = 560
-BITS = 10
-
-
-def page_picture(number: int) -> Image.Image:
-    """A page that shows a number: by a square for each bit of it that is set."""
-    page = Image.new("RGB", (SIDE, SIDE), "white")
-    pen = ImageDraw.Draw(page)
-    pen.rectangle((20, 20, 40, 30), fill="black")  # where an upright page begins
-    for bit in range(BITS):
-        if number >> bit & 1:
-            pen.rectangle((40 + 40 * bit, 40, 60 + 40 * bit, 80), fill="black")
-    return page
-
-
-def number_on(picture: Image.Image) -> int | None:
-    """The number that a page shows; None if it does not stand upright."""
-    pixels: Any = picture.convert("L").resize((SIDE, SIDE)).load()
-    if pixels[30, 25] > 100:
-        return None
-    return int(sum((pixels[50 + 40 * bit, 60] < 100) << bit for bit in range(BITS)))
-
-
-def write_pdf(path: Path, numbers: Sequence[int | None], turn: int = 0) -> Path:
-    """Scanned pages; None for a blank one."""
-    document = pymupdf.open()
-    for number in numbers:
-        picture = page_picture(number) if number else Image.new("RGB", (SIDE, SIDE), "white")
-        file = io.BytesIO()
-        picture.rotate(-turn).save(file, "PNG")
-        page = document.new_page(width=SIDE, height=SIDE)
-        page.insert_image(page.rect, stream=file.getvalue())
-    document.set_metadata({"title": "Bars", "producer": "Scanner 2"})
-    document.save(path)
-    return path
-
-
-_seen: dict[str, str] = {}  # a picture that a server has is sent by its id alone
-
-
-def shown(body: Body) -> Image.Image:
-    part = body["messages"][-1]["content"][0]
-    if part["image_url"] is not None:
-        _seen[part["uuid"]] = part["image_url"]["url"]
-    data = _seen[part["uuid"]].partition(",")[2]
-    return Image.open(io.BytesIO(base64.b64decode(data)))
-
-
-def choice(text: str, *, reason: str = "stop", logprob: float = -0.01) -> Body:
-    return {
-        "message": {"role": "assistant", "content": f"<think>x</think><answer>{text}"},
-        "finish_reason": reason,
-        "logprobs": {"content": [{"token": "x", "logprob": logprob, "top_logprobs": []}]},
-    }
 
 
 def read(body: Body) -> Body:
     """The number that a page shows; what does not stand upright is read without confidence."""
-    number = number_on(shown(body))
-    return choice(f"page {number}") if number else choice("zzz", logprob=-1.0)
+    number = number_in(body)
+    return choice(f"page {number}") if number else choice("zzz", logprob=UNSURE)
 
 
 @pytest.fixture
@@ -119,7 +65,7 @@ def test_pages_come_in_order_with_what_is_known_of_them(
         "source": str(path),
         "total_pages": 4,
         "format": "PDF",
-        "title": "Bars",
+        "title": "Squares",
         "author": "",
         "subject": "",
         "creator": "",
@@ -144,7 +90,7 @@ def test_many_pages_are_read_at_once_and_slow_ones_keep_their_place(
     serve: Serve, tmp_path: Path
 ) -> None:
     def say(body: Body) -> Body:
-        if number_on(shown(body)) == 1:  # the first page is answered when all others are
+        if number_in(body) == 1:  # the first page is answered when all others are
             assert slow.wait_for(lambda: len(slow.bodies) == 12 and slow.running == 1)
         return read(body)
 
@@ -169,6 +115,14 @@ async def test_async(server: VisionServer, tmp_path: Path) -> None:
     assert numbers_of(parsed) == [(0, "page 3"), (1, "page 1")]
 
 
+async def test_what_a_blob_tells_of_itself_is_kept(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    blob = Blob.from_path(path, metadata={"tenant": "us", "page": "theirs"})
+    parser = GLM4VBlobParser(llm=server.model())
+    for document in (*parser.lazy_parse(blob), *[d async for d in parser.alazy_parse(blob)]):
+        assert (document.metadata["tenant"], document.metadata["page"]) == ("us", 0)
+
+
 def test_sync_in_a_running_event_loop(server: VisionServer, tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3])
 
@@ -191,7 +145,7 @@ def test_one_document_for_each_file(server: VisionServer, tmp_path: Path) -> Non
 
 def test_all_kinds_of_sources(server: VisionServer, tmp_path: Path) -> None:
     pdf = write_pdf(tmp_path / "a.pdf", [3, 1])
-    page_picture(4).save(tmp_path / "b.png")
+    page(4).save(tmp_path / "b.png")
     (tmp_path / "notes.txt").write_text("of no use")
     model = server.model()
 
@@ -214,11 +168,17 @@ def test_all_kinds_of_sources(server: VisionServer, tmp_path: Path) -> None:
         found(tmp_path / "empty")
 
 
+def test_name_that_is_no_utf_8(server: VisionServer, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.pdf")
+    write_pdf(tmp_path / "a.pdf", [3]).rename(path)
+    (document,) = GLM4VLoader(path, llm=server.model()).load()
+    assert document.page_content == "page 3"
+
+
 def test_text_layer(server: VisionServer, tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3, 5])
     document = pymupdf.open(path)
-    page = document.new_page(pno=1)
-    page.insert_text((72, 72), "Written on a computer, and good to be read.")
+    document.new_page(pno=1).insert_text((72, 72), "Written on a computer, and good to be read.")
     # A scan that another program has read: its text is not taken.
     document[0].insert_text((72, 300), "Read by another program, badly enough.", render_mode=3)
     document.save(tmp_path / "b.pdf")
@@ -239,6 +199,25 @@ def test_page_on_its_head_or_side_is_turned(server: VisionServer, tmp_path: Path
     assert left.page_content == "zzz"
 
 
+@pytest.mark.parametrize("end", [["</think>"], ["</", "think", ">"]])
+def test_confidence_is_that_of_the_answer_and_not_of_the_thinking(
+    serve: Serve, tmp_path: Path, end: list[str]
+) -> None:
+    thinking, answer = ["<think>", "a page", *end], ["<answer>", "page 3"]
+    told: list[dict[str, Any]] = [
+        {"token": token, "logprob": logprob, "bytes": None, "top_logprobs": []}
+        for tokens, logprob in ((thinking, -0.35), (answer, -0.001))
+        for token in tokens
+    ]
+    said = {**choice("".join([*thinking, *answer])), "logprobs": {"content": told}}
+    server = serve(lambda _: said)
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    (document,) = GLM4VLoader(path, llm=server.model()).load()
+    assert document.page_content == "page 3"
+    assert document.metadata["confidence"] == pytest.approx(0.999, abs=0.0005)
+    assert document.metadata["attempts"] == 1
+
+
 @pytest.mark.parametrize(
     ("bad", "options", "error"),
     [
@@ -252,7 +231,12 @@ def test_bad_text_is_asked_for_again_at_other_temperatures(
     serve: Serve, tmp_path: Path, bad: Body, options: dict[str, Any], error: str
 ) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3])
-    at_last = serve(lambda body: read(body) if len(at_last.bodies) == 3 else bad)
+
+    def says(body: Body) -> Body:
+        good = read(body)  # each time, for a picture is sent once
+        return good if len(at_last.bodies) == 3 else bad
+
+    at_last = serve(says)
     (good,) = GLM4VLoader(path, llm=at_last.model(temperature=0.1), **options).load()
     assert (good.page_content, good.metadata["attempts"]) == ("page 3", 3)
     assert [body["temperature"] for body in at_last.bodies] == [0.1, 0.2, 0.5]
@@ -266,7 +250,7 @@ def test_bad_text_is_asked_for_again_at_other_temperatures(
 def test_errors_of_pages_never_shift_the_others(serve: Serve, tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3, 4, 5])
     server = serve(
-        lambda body: choice("half", reason="length") if number_on(shown(body)) == 4 else read(body)
+        lambda body: choice("half", reason="length") if number_in(body) == 4 else read(body)
     )
     with pytest.raises(PageError, match="page 2 of"):
         GLM4VLoader(path, llm=server.model()).load()
@@ -279,6 +263,11 @@ def test_errors_of_pages_never_shift_the_others(serve: Serve, tmp_path: Path) ->
         warnings.simplefilter("error")
         documents = GLM4VLoader(path, llm=server.model(), on_error="skip").load()
     assert numbers_of(documents) == [(0, "page 3"), (2, "page 5")]
+    options: dict[str, Any] = {"mode": "single", "on_error": "skip", "pages_delimiter": "|"}
+    (joined,) = GLM4VLoader(path, llm=server.model(), **options).load()
+    assert joined.page_content == "page 3||page 5"
+    assert "error" not in joined.metadata
+    assert GLM4VLoader(path, llm=server.model(), pages="2", **options).load() == []
 
 
 def test_damaged_files_do_not_stop_the_others(server: VisionServer, tmp_path: Path) -> None:
@@ -295,10 +284,10 @@ def test_schema(serve: Serve, tmp_path: Path) -> None:
         number: int
 
     path = write_pdf(tmp_path / "a.pdf", [3])
-    server = serve(lambda _: choice('{"number": 3}'))
+    server = serve(lambda _: choice('<think>x</think><answer>{"number": 3}'))
     (document,) = GLM4VLoader(path, llm=server.model(), schema=Bar).load()
     assert json.loads(document.page_content) == {"number": 3}
-    server = serve(lambda _: choice('{"name": 3}'))
+    server = serve(lambda _: choice('<think>x</think><answer>{"name": 3}'))
     with pytest.raises(PageError, match="does not fit the schema"):
         GLM4VLoader(path, llm=server.model(), schema=Bar).load()
 
@@ -341,7 +330,7 @@ def test_server_that_is_gone_ends_the_run(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path) -> None:
-    server = serve(lambda body: read(body) if number_on(shown(body)) == 1 else None)
+    server = serve(lambda body: read(body) if number_in(body) == 1 else None)
     path = write_pdf(tmp_path / "a.pdf", range(1, 9))
     documents = GLM4VLoader(path, llm=server.model()).lazy_load()
     assert next(documents).page_content == "page 1"
@@ -359,6 +348,28 @@ def load_all(path: Path, cache: Path, url: str) -> None:
     model = ChatGLM4V(base_url=url, api_key=SecretStr("key"), model="glm")
     for _ in GLM4VLoader(path, llm=model, cache=cache, max_concurrency=4).lazy_load():
         pass
+
+
+async def test_what_was_read_is_kept_though_loading_is_given_up(
+    server: VisionServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = write_pdf(tmp_path / "a.pdf", range(1, 7)), tmp_path / "pages.sqlite"
+    begun: list[bytes] = []
+    put = PageCache.put
+
+    def slow(self: PageCache, key: bytes, reading: Reading) -> None:
+        begun.append(key)
+        if len(begun) > 1:
+            time.sleep(1)
+        put(self, key, reading)
+
+    monkeypatch.setattr(PageCache, "put", slow)
+    loading = GLM4VLoader(path, llm=server.model(), cache=cache).alazy_load()
+    await anext(loading)
+    while len(begun) < 2:
+        await asyncio.sleep(0.01)
+    await loading.aclose()  # type: ignore[attr-defined]
+    assert len(texts_in(cache)) == len(begun)
 
 
 def test_run_that_is_killed_again_and_again_pays_for_no_page_twice(
@@ -383,7 +394,7 @@ def test_run_that_is_killed_again_and_again_pays_for_no_page_twice(
         time.sleep(chance.random() / 50)
         os.kill(program.pid, signal.SIGKILL)
         program.join()
-        asked = [f"page {number_on(shown(body))}" for body in server.bodies]
+        asked = [f"page {number_in(body)}" for body in server.bodies]
         assert not committed.intersection(asked)  # by earlier runs
         server.bodies.clear()
         committed = texts_in(cache)
@@ -419,13 +430,27 @@ def test_wrong_options_are_told_at_once(server: VisionServer, tmp_path: Path) ->
         {"on_error": "ignore"},
         {"text_layer": "yes"},
         {"max_concurrency": 0},
+        {"max_concurrency": 2.5},
         {"temperatures": []},
+        {"temperatures": [None, "hot"]},
         {"scripts": "cjk"},
+        {"scripts": ["chinese"]},
         {"prompt": " "},
     ]
     for options in wrong:
         (name,) = options
         with pytest.raises(ValueError, match=f"{name} is .*: it must be"):
+            GLM4VLoader(path, llm=server.model(), **options)
+    shown: list[tuple[dict[str, Any], str]] = [
+        ({"pages": "abc"}, "pages='abc' names no pages"),
+        ({"pages": "1,,2"}, "pages='1,,2' names no pages"),
+        ({"pages": [0.5]}, "no list of whole numbers"),
+        ({"longest_side": 5}, "longest_side is 5"),
+        ({"page_tokens": 99999}, "max_tokens is 99999"),
+        ({"schema": {"type": "object"}, "text_layer": "auto"}, "where schema promises JSON"),
+    ]
+    for options, error in shown:
+        with pytest.raises(RequestError, match=error):
             GLM4VLoader(path, llm=server.model(), **options)
     with pytest.raises(TypeError, match="there is no option page"):
         GLM4VLoader(path, llm=server.model(), page="1")  # type: ignore[call-arg]

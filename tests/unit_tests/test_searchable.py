@@ -13,6 +13,7 @@ from langchain_glm4v.errors import MediaError, MediaNotFoundError
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.transcription.records import DocumentFacts, Origin, PageResult, Reading
 from langchain_glm4v.transcription.searchable import write_searchable
+from langchain_glm4v.transcription.sources import find
 
 A4 = (595, 842)
 
@@ -264,6 +265,17 @@ def test_nothing_is_left_behind_when_the_results_end_early(tmp_path: Path) -> No
 
     assert out.read_bytes() == b"older"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.pdf", "scan.pdf"]
+
+
+def test_what_is_being_written_is_not_read_with_its_folder(tmp_path: Path) -> None:
+    source = scan(tmp_path / "scan.pdf", printed())
+
+    def results() -> Iterator[PageResult]:
+        assert [file.name for file in find(tmp_path)] == [str(source)]
+        assert [*tmp_path.glob(".glm4v-*.part/*")]
+        yield result(0, STORY)
+
+    assert write_searchable(source, results(), tmp_path / "out.pdf") == 1
 
 
 def test_the_source_may_be_replaced(tmp_path: Path) -> None:

@@ -78,6 +78,24 @@ def test_doubtful_page_is_turned_and_stays_so_if_that_is_better() -> None:
     assert reading.turn == 0
 
 
+def test_page_is_not_turned_for_a_text_of_less_confidence() -> None:
+    half = reply("much that stands there", "cut off", confidence=0.86)
+    turned = [
+        reply("zzz", confidence=0.22),
+        reply("", "empty", confidence=0.99),
+        reply("na na", "repetition", confidence=0.99),
+    ]
+    made, reading = attempted([half, *turned, half, half, half])
+    assert [attempt.turn for attempt in made] == [0, 180, 90, 270, 0, 0, 0]
+    assert (reading.text, reading.turn) == ("much that stands there", 0)
+
+
+def test_half_a_text_is_better_than_none() -> None:
+    half = reply("much", "cut off", "script", confidence=0.95)
+    none = reply("", "empty", confidence=0.99)
+    assert attempted([none, half, none, none])[1].text == "much"
+
+
 def test_further_attempts_are_made_at_the_better_turn() -> None:
     worse = reply("?", "empty", "cut off", confidence=0.5)
     better = reply("half", "cut off", confidence=0.98)
@@ -157,6 +175,11 @@ def test_text_layers(text: str, pictured: float, is_good: bool) -> None:
     assert checks.is_good_layer(text, pictured) == is_good
 
 
+def test_text_layer_in_another_script_than_expected_is_no_good_one() -> None:
+    assert checks.is_good_layer("Российская Федерация, страница", 0.0, scripts=["cyrillic"])
+    assert not checks.is_good_layer("Российская Федерация, страница", 0.0, scripts=["greek"])
+
+
 def jpeg(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=90)
@@ -176,18 +199,77 @@ def paper() -> Image.Image:
     return page
 
 
+def printed(
+    text: str = "Light print on a page, as of a thermal printer.",
+    fill: tuple[int, int, int] = (0, 0, 0),
+    ground: tuple[int, int, int] = (255, 255, 255),
+    *,
+    size: int = 18,
+    lines: int = 40,
+) -> Image.Image:
+    """A4 in 1540 pixels, where 18 are 10 points."""
+    page = Image.new("RGB", (1092, 1540), ground)
+    for line in range(lines):
+        font = ImageFont.load_default(size)
+        ImageDraw.Draw(page).text((120, 140 + 33 * line), text, fill=fill, font=font)
+    return page
+
+
+def dusty(noise: int) -> Image.Image:
+    """Blank paper of much grain with dust, and a shadow that grows towards one side."""
+    grain = Image.effect_noise((1092, 1540), noise).convert("RGB")
+    page = Image.blend(Image.new("RGB", grain.size, (245, 243, 238)), grain, 0.2)
+    pen = ImageDraw.Draw(page)
+    for speck in range(30):
+        x, y, size = 100 + 29 * speck, 100 + 40 * speck, speck % 3
+        pen.rectangle((x, y, x + size, y + size), fill=(40, 40, 40))
+    shade = Image.linear_gradient("L").rotate(90).resize((200, 1540)).point(lambda s: s * 2 // 3)
+    page.paste((60, 60, 60), (892, 0), shade)
+    return page
+
+
+def is_blank(page: Image.Image) -> bool:
+    return scan.is_blank(jpeg(page), "a page")
+
+
 def test_blank_pages_are_told_from_those_with_a_number() -> None:
-    assert scan.ink(jpeg(Image.new("RGB", (560, 784), "white")), "a page") == 0
-    assert scan.ink(jpeg(Image.new("L", (560, 784), "black")), "a page") == 0
-    assert scan.ink(jpeg(paper()), "a page") < scan.BLANK_INK
+    assert is_blank(Image.new("RGB", (560, 784), "white"))
+    assert is_blank(Image.new("L", (560, 784), "black"))
+    assert is_blank(paper())
     for size in (20, 28, 60):
         page = paper()
         pen = ImageDraw.Draw(page)
         pen.text((540, 1440), "17", fill=(40, 40, 40), font=ImageFont.load_default(size))
-        assert scan.ink(jpeg(page), "a page") > scan.BLANK_INK
+        assert not is_blank(page)
     white_on_black = Image.new("RGB", (560, 784), "black")
     ImageDraw.Draw(white_on_black).text((99, 99), "No", font=ImageFont.load_default(28))
-    assert scan.ink(jpeg(white_on_black), "a page") > scan.BLANK_INK
+    assert not is_blank(white_on_black)
+
+
+@pytest.mark.parametrize("noise", [10, 50, 100])
+def test_grain_dust_and_shadows_leave_a_page_blank(noise: int) -> None:
+    assert is_blank(dusty(noise))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *(printed(fill=(shade, shade, shade)) for shade in (0xB3, 0xCC, 0xD9)),
+        *(printed(fill=fill) for fill in ((255, 165, 0), (255, 255, 0), (173, 216, 230))),
+        printed(fill=(180, 180, 180), ground=(235, 235, 235)),
+        printed("7", size=22, lines=1),
+        printed("7", (0xB3, 0xB3, 0xB3), size=22, lines=1),
+    ],
+    ids=["b3", "cc", "d9", "orange", "yellow", "light blue", "receipt", "seven", "light seven"],
+)
+def test_light_print_and_little_of_it_is_no_blank_page(page: Image.Image) -> None:
+    assert not is_blank(page)
+
+
+def test_hairline_is_no_blank_page() -> None:
+    page = Image.new("L", (3 * 1092, 3 * 1540), 255)
+    ImageDraw.Draw(page).arc((1500, 3600, 2400, 4200), 200, 340, fill=60, width=3)
+    assert not is_blank(page.resize((1092, 1540), Image.Resampling.BOX))
 
 
 @pytest.mark.parametrize(
@@ -204,6 +286,6 @@ def test_pages_are_turned_clockwise(turn: scan.Turn, corner: tuple[int, int]) ->
 
 def test_what_is_no_picture_is_named() -> None:
     with pytest.raises(UnsupportedMediaError, match="page 3 is not a picture"):
-        scan.ink(b"no picture", "page 3")
+        scan.is_blank(b"no picture", "page 3")
     with pytest.raises(UnsupportedMediaError, match="page 3 is not a picture"):
         scan.turned(jpeg(Image.new("L", (99, 99)))[:-200], 90, "page 3")

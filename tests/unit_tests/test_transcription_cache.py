@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -81,3 +82,46 @@ def test_pages_are_known_by_all_of_the_schema() -> None:
     ]
     keys = {key_of(b"", _depends_on(llm, Options(schema=schema))) for schema in schemas}
     assert len(keys) == len(schemas)
+
+
+def key(options: Options | None = None, **fields: Any) -> bytes:
+    llm = ChatGLM4V(**{"base_url": "http://127.0.0.1:1/v1", "model": "m", **fields})
+    return key_of(b"", _depends_on(llm, options or Options()))
+
+
+def test_pages_are_known_by_all_options_of_the_model_that_change_a_text() -> None:
+    fields: list[dict[str, Any]] = [
+        {},
+        {"model": "n"},
+        {"temperature": 0.3},
+        {"sampling": "deterministic"},
+        {"thinking": "off"},
+        {"thinking_budget": 100},
+        {"repetition_guard": False},
+        {"repetition_penalty": 1.1},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": 0.5},
+        {"stop": ["page"]},
+        {"logit_bias": {"7": -100}},
+        {"extra_body": {"min_p": 0.1}},
+        {"model_kwargs": {"user": "me"}},
+    ]
+    assert len({key(**each) for each in fields}) == len(fields)
+
+
+def test_pages_are_found_again_whatever_cannot_have_changed_a_good_text() -> None:
+    fields: list[dict[str, Any]] = [
+        {"max_tokens": 9000},
+        {"base_url": "http://127.0.0.1:2/v1"},
+        {"api_key": "other"},
+        {"timeout": 3, "max_retries": 7, "streaming": True},
+        {"extra_body": {"cache_salt": "us"}},
+    ]
+    assert {key(**each) for each in fields} == {key()}
+    options = [
+        Options(temperatures=[None]),
+        Options(finds_turn=False),
+        Options(max_concurrency=1),
+        Options(text_layer="auto"),
+    ]
+    assert {key(each) for each in options} == {key()}

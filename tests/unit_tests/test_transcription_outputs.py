@@ -96,6 +96,14 @@ def test_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     assert path.read_text() == "after \\ud83d"
 
 
+def test_folder_of_parts_is_left_alone_while_it_is_in_use(tmp_path: Path) -> None:
+    with outputs.part_folder(tmp_path) as folder:
+        (folder / "half").touch()
+        outputs.remove_parts(tmp_path)  # another run begins
+        assert (folder / "half").exists()
+    assert not [*tmp_path.iterdir()]
+
+
 def test_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "else").write_text("kept")
     (tmp_path / "x.md").symlink_to("else")
@@ -105,11 +113,16 @@ def test_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
     assert not (tmp_path / "x.md").is_symlink()
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "writing",
+    ["outputs.replacing(path)", "outputs.part_folder(path.parent) as f, open(f / 'x', 'w')"],
+)
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, writing: str) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from langchain_glm4v.transcription import outputs\n"
-        "with outputs.replacing(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "path = Path(sys.argv[1])\n"
+        f"with {writing}: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     path = tmp_path / "x.md"
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from langchain_core.documents.base import Blob
+from PIL import Image
 
-from langchain_glm4v.errors import MediaNotFoundError
-from langchain_glm4v.transcription.sources import Source, find
+from langchain_glm4v.errors import MediaError, MediaNotFoundError
+from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.transcription.sources import Rendering, Source, find, pages
 
 
 @pytest.fixture
@@ -47,6 +49,20 @@ def test_names_tell_no_secrets_and_have_no_quotes() -> None:
     (url, inline, raw) = find([secret, "data:application/pdf;base64,AAAA", Blob(data=b"%PDF")])
     assert url.name == "https://host/a/scan.pdf?…"
     assert (inline.name, raw.name) == ("data", "bytes")
+    long = [f"/{'scans/' * 60}{number}.pdf" for number in range(2)]
+    assert [source.name for source in find(map(Blob.from_path, long))] == long
+
+
+@pytest.mark.usefixtures("folder")
+def test_links_that_lead_in_a_circle_give_each_file_once() -> None:
+    Path("scans/again").symlink_to(".")
+    assert names("scans/**/*.pdf") == ["scans/b.pdf", "scans/x[1].pdf"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(MediaNotFoundError, match="the path is empty"):
+        names("")
 
 
 @pytest.mark.usefixtures("folder")
@@ -55,3 +71,21 @@ def test_what_was_found_may_be_given_again() -> None:
     Path("scans/b.pdf").unlink()  # it is for whoever reads it to tell
     assert [*find(found)] == found
     assert [*find([Source(Path("gone"), "gone")])] == [Source(Path("gone"), "gone")]
+
+
+def test_a_damaged_page_of_a_tiff_does_not_keep_back_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "fax.tiff"
+    first, *others = [Image.effect_noise((60, 60), 90) for _ in range(3)]
+    first.save(path, save_all=True, append_images=others, compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    begin, end = len(data) * 3 // 7, len(data) * 4 // 7
+    data[begin:end] = b"\xff" * (end - begin)
+    path.write_bytes(data)
+    (source,) = find(path)
+
+    found = [*pages(source, Rendering(pages="3,2"), Preparation())]
+    assert [(page.number, page.document.total_pages) for page in found] == [(2, 3), (1, 3)]
+    assert [page.mime_type for page in found] == ["image/jpeg", ""]
+    assert "page 2 of" in found[1].error
+    with pytest.raises(MediaError, match=r"has 3 pages, so there is no page 4"):
+        [*pages(source, Rendering(pages="4"), Preparation())]

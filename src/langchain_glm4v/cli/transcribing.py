@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
@@ -28,7 +28,7 @@ from langchain_glm4v.cli.values import whole
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.media.document import LONGEST_SIDE, page_numbers
 from langchain_glm4v.transcription import checks, outputs, sources
-from langchain_glm4v.transcription.records import PageResult
+from langchain_glm4v.transcription.records import PageResult, Reading
 from langchain_glm4v.transcription.searchable import write_searchable
 from langchain_glm4v.transcription.sources import Rendering, Source
 from langchain_glm4v.transcription.transcriber import PROMPT, Options, Transcriber
@@ -358,7 +358,7 @@ class Tally:
 
     documents: int = 0
     pages: Counter[str] = field(default_factory=Counter)
-    failures: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[PageResult] = field(default_factory=list)
     input_tokens: int = 0
     output_tokens: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -376,8 +376,7 @@ class Tally:
             self.input_tokens += result.reading.input_tokens
             self.output_tokens += result.reading.output_tokens
         if result.error:
-            source, page = result.document.source, result.number
-            self.failures.append({"source": source, "page": page, "error": result.error})
+            self.failures.append(replace(result, reading=Reading(text="", origin="none")))
 
     def summary(self) -> dict[str, Any]:
         """All of it, of JSON's types."""
@@ -390,7 +389,10 @@ class Tally:
             "output_tokens": self.output_tokens,
             "seconds": round(seconds, 3),
             "pages_per_s": round(self.pages.total() / seconds, 3),
-            "failures": self.failures,
+            "failures": [
+                {"source": failure.document.source, "page": failure.number, "error": failure.error}
+                for failure in self.failures
+            ],
         }
 
 
@@ -423,8 +425,7 @@ def _tell(tally: Tally, args: argparse.Namespace) -> None:
             flush=True,
         )
     for failure in tally.failures:
-        page = "" if failure["page"] is None else f"page {failure['page'] + 1} of "
-        say(" ".join(f"{page}{failure['source']!r}: {failure['error']}".split()))
+        say(" ".join(f"{failure.name}: {failure.error}".split()))
     if tally.failures:
         say(f"glm4v: {len(tally.failures)} of {found['pages']} pages failed: see above")
 

@@ -65,7 +65,7 @@ def read(*, temperatures: Sequence[float | None] = TEMPERATURES, finds_turn: boo
     """The attempts at a page.
 
     A page that is read with little confidence is tried on its head and on its sides too, once; it
-    stays turned if that is clearly better.
+    stays turned if that is read with clearly more confidence.
 
     Args:
         temperatures: Of each attempt, as for `TEMPERATURES`; at least one.
@@ -75,7 +75,8 @@ def read(*, temperatures: Sequence[float | None] = TEMPERATURES, finds_turn: boo
         Each attempt; what it came to must be sent in.
 
     Returns:
-        The best of them: with the fewest problems, and of these with the most confidence.
+        The best of those at this turn: with a text, with the fewest problems, and of these with the
+        most confidence.
     """
     made: list[tuple[Attempt, Reply]] = []
     turn: Turn = 0
@@ -86,31 +87,47 @@ def read(*, temperatures: Sequence[float | None] = TEMPERATURES, finds_turn: boo
             for other in _TURNS:
                 attempt = Attempt(other, temperature)
                 made.append((attempt, (yield attempt)))
-            turn = max(made, key=_goodness)[0].turn
-        if not max(made, key=_goodness)[1].problems:
+            turn = _found_turn(made)
+        if not _best(made, turn).problems:
             break
-    return _reading(made)
+    return _reading(made, turn)
 
 
 def _is_doubtful(reply: Reply) -> bool:
     return reply.confidence is not None and reply.confidence < DOUBTFUL
 
 
-def _goodness(made: tuple[Attempt, Reply]) -> tuple[int, float]:
-    attempt, reply = made
-    confidence = reply.confidence or 0.0
-    return -len(reply.problems), confidence - (_CLEARLY if attempt.turn else 0.0)
+def _found_turn(made: Sequence[tuple[Attempt, Reply]]) -> Turn:
+    """The turn that is read with clearly more confidence than the page as it is; else 0."""
+    (_, upright), *others = made
+    found, turn = max((_confidence_at_turn(reply), attempt.turn) for attempt, reply in others)
+    return turn if found >= (upright.confidence or 0.0) + _CLEARLY else 0
 
 
-def _reading(made: Sequence[tuple[Attempt, Reply]]) -> Reading:
-    attempt, best = max(made, key=_goodness)
+def _confidence_at_turn(reply: Reply) -> float:
+    # A model is sure of nothing, and of what it repeats, however a page is turned.
+    is_telling = not {"empty", "repetition"}.intersection(reply.problems)
+    return reply.confidence or 0.0 if is_telling else 0.0
+
+
+def _best(made: Sequence[tuple[Attempt, Reply]], turn: Turn) -> Reply:
+    return max((reply for attempt, reply in made if attempt.turn == turn), key=_goodness)
+
+
+def _goodness(reply: Reply) -> tuple[bool, int, float]:
+    # Half a text is of more use than none.
+    return "empty" not in reply.problems, -len(reply.problems), reply.confidence or 0.0
+
+
+def _reading(made: Sequence[tuple[Attempt, Reply]], turn: Turn) -> Reading:
+    best = _best(made, turn)
     replies = [reply for _, reply in made]
     return Reading(
         text=best.text,
         origin="model",
         problems=best.problems,
         confidence=best.confidence,
-        turn=attempt.turn,
+        turn=turn,
         attempts=len(replies),
         model=best.model,
         input_tokens=sum(reply.input_tokens for reply in replies),

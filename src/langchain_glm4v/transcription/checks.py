@@ -74,16 +74,18 @@ def is_script(name: str) -> bool:
     return any(script_of(chr(code)) == name.upper() for code in range(_LETTERS))
 
 
-def is_good_layer(text: str, pictured: float) -> bool:
+def is_good_layer(text: str, pictured: float, *, scripts: Collection[str] = ()) -> bool:
     """Whether a page's own text can stand for what a model would read.
 
     It must have 20 characters, of which at most a twentieth are of no use (private, unassigned,
     replaced, or control characters: what fonts without a mapping leave), and pictures may not
     cover more than half of the page: the text of a scan is that of another program that read it.
+    Its letters must be of the scripts that are expected, as for `problems`.
 
     Args:
         text: The text, as the document has it.
         pictured: Share of the page that is covered by pictures, 0 to 1.
+        scripts: Scripts that are expected. None: any.
     """
     written = [c for c in text if not c.isspace()]
     strange = sum(c == "\N{REPLACEMENT CHARACTER}" or _is_strange(c) for c in written)
@@ -91,6 +93,7 @@ def is_good_layer(text: str, pictured: float) -> bool:
         len(written) >= _GOOD_LAYER
         and strange <= _STRANGE_SHARE * len(written)
         and pictured <= _MOST_PICTURED
+        and not (scripts and foreign_share(text, scripts) > FOREIGN_SHARE)
     )
 
 

@@ -1,8 +1,8 @@
 """What was read as files: what they are called, what is in them, and that they are whole.
 
 A file takes its name only when all of it is written, so whoever sees one sees all of it. Until then
-it has another name, which begins with a dot; such a file of a process that was killed is removed by
-the next that writes there.
+it has another name, which begins with a dot, or is in a folder of such a name; what a process left
+there that was killed is removed by the next that writes there.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -156,21 +157,69 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
 def _new_part(folder: Path) -> TextIO:
     while True:
-        path = folder / f"{_PART}{secrets.token_hex(8)}{_PART_END}"
+        path = _part_path(folder)
         file = path.open("x", encoding="utf-8", errors="backslashreplace")
-        # As long as this process lives, it is seen to be in use.
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
+        if _holds(file.fileno()):
             return file
-        file.close()  # another process was faster, and removed it
+        file.close()
+
+
+@contextmanager
+def part_folder(folder: Path) -> Iterator[Path]:
+    """A folder in another, for what takes its place there when it is whole; it is gone then.
+
+    Args:
+        folder: Where it is made.
+
+    Yields:
+        Its path.
+    """
+    path, held = _new_part_folder(folder)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def _new_part_folder(folder: Path) -> tuple[Path, int]:
+    while True:
+        path = _part_path(folder)
+        path.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):
+            held = os.open(path, os.O_RDONLY)
+            if _holds(held):
+                return path, held
+            os.close(held)
+
+
+def _part_path(folder: Path) -> Path:
+    return folder / f"{_PART}{secrets.token_hex(8)}{_PART_END}"
+
+
+def _holds(opened: int) -> bool:
+    """Let others see that a part is in use, as long as this process lives.
+
+    Returns:
+        Whether it is; if not, another process was faster, and removed it.
+    """
+    fcntl.flock(opened, fcntl.LOCK_EX)
+    return bool(os.fstat(opened).st_nlink)
 
 
 def remove_parts(folder: Path) -> None:
     """Remove what processes left in a folder that were killed."""
     for path in folder.glob(f"{_PART}*{_PART_END}"):
-        with suppress(OSError), path.open("rb") as file:  # BlockingIOError: it is in use
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        with suppress(OSError):
+            opened = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is in use
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            finally:
+                os.close(opened)
 
 
 def as_markdown(results: Iterable[PageResult]) -> Iterator[str]:

@@ -21,8 +21,8 @@ class Reading:
         text: Markdown, or JSON where a schema was asked for.
         origin: Who gave it.
         problems: What is wrong with it; such a text is the best of several attempts.
-        confidence: Mean probability that the model gave to each token of its output, 0 to 1; None
-            if it read nothing, or its server does not tell.
+        confidence: Mean probability that the model gave to each token of its answer, without its
+            thinking, 0 to 1; None if it read nothing, or its server does not tell.
         turn: Degrees by which the page was turned to be read, clockwise.
         attempts: How often the model was asked.
         model: The model's name; "" if none was asked.

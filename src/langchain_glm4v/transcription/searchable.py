@@ -1,7 +1,6 @@
 """Scans that can be searched: the pages as they are, with the transcribed text behind them."""
 
 import shutil
-import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from langchain_glm4v.media.source import Given, local_file, name_of, read_begin
 from langchain_glm4v.media.text_layer import Layer, LayerWord
 from langchain_glm4v.transcription import placing
 from langchain_glm4v.transcription.checks import is_good_layer
+from langchain_glm4v.transcription.outputs import part_folder
 from langchain_glm4v.transcription.placing import PlacedText, Word
 from langchain_glm4v.transcription.records import PageResult, Reading
 
@@ -60,8 +60,9 @@ def write_searchable(
     out = Path(out).absolute()  # decoding processes may have another current folder
     shown = repr(name) if name else name_of(source, _KIND)
     try:
-        with tempfile.TemporaryDirectory(prefix=".glm4v-", dir=out.parent) as folder:
-            made, layers = Path(folder, "searchable.pdf"), Path(folder, "layers")
+        with part_folder(out.parent) as folder:
+            # By its name, it is no document that would be read with the folder it is in.
+            made, layers = folder / "searchable", folder / "layers"
             _copy(source, made, password, name)
             with local_file(made, _KIND) as pdf:
                 found = _layers(pdf, results, password, name or shown.strip("'"))

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
-from langchain_glm4v.media import document, image
+from langchain_glm4v.errors import (
+    MediaError,
+    MediaNotFoundError,
+    RequestError,
+    UnsupportedMediaError,
+)
+from langchain_glm4v.media import document, image, pool
+from langchain_glm4v.media.budget import check_limits
 from langchain_glm4v.media.source import Given, scheme, without_secrets
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription.records import DocumentFacts, name_of
@@ -76,14 +82,25 @@ class Rendering:
     Attributes:
         pages: Which pages of each document, as for `media.document.pages`; None for all.
         password: Of encrypted documents.
-        longest_side: Pixels of the longer side of a page of a document.
+        longest_side: Pixels of the longer side of a page of a document; of pictures, `max_tokens`
+            alone says how large they are shown.
         max_tokens: Tokens of a page, at most.
+
+    Raises:
+        RequestError: A value is not accepted.
     """
 
     pages: str | Sequence[int] | None = None
     password: str | None = field(default=None, repr=False)
     longest_side: int = document.LONGEST_SIDE
     max_tokens: int = 6084
+
+    def __post_init__(self) -> None:
+        try:
+            document.check_pages(self.pages)
+            check_limits(self.max_tokens, self.longest_side)
+        except MediaError as error:
+            raise RequestError(f"no page can be shown so: {error}") from error
 
 
 def find(sources: Sources) -> Iterator[Source]:
@@ -109,6 +126,8 @@ def _all(several: Iterable[Any]) -> Iterator[Source]:
     for given in several:
         if isinstance(given, Source):
             yield given
+        elif given == "":  # of which `Path` makes the current folder
+            raise MediaNotFoundError("the path is empty: give one, or '.' for the current folder")
         elif isinstance(given, str | os.PathLike) and not scheme(os.fspath(given)):
             yield from (Source(path, str(path)) for path in _files(Path(given)))
         else:
@@ -118,7 +137,7 @@ def _all(several: Iterable[Any]) -> Iterator[Source]:
 def _place(given: Given) -> str | None:
     """What is the same for two ways to name a file; None for what has no name."""
     if isinstance(given, Path):
-        return os.path.abspath(given)  # noqa: PTH100 - `Path` has nothing that leaves links alone
+        return os.path.realpath(given)
     return given if isinstance(given, str) else None
 
 
@@ -137,12 +156,18 @@ def _files(path: Path) -> Iterable[Path]:
         what = f"no document or picture in the folder {str(path)!r}"
     else:
         # Patterns of absolute paths too, which those of `Path` may not be.
-        names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-        found = [Path(name) for name in names if Path(name).is_file()]
+        names = glob.glob(str(path), recursive=True)  # noqa: PTH207
+        found = sorted(_shortest(Path(name) for name in names if Path(name).is_file()))
         what = f"no file at {str(path)!r}"
     if not found:
         raise MediaNotFoundError(f"there is {what}: check the path, or the pattern")
     return found
+
+
+def _shortest(paths: Iterable[Path]) -> Iterable[Path]:
+    """The shortest path to each file: through a link that leads back, there are many."""
+    by_length = sorted(paths, key=lambda path: (len(str(path)), path), reverse=True)
+    return {path.resolve(): path for path in by_length}.values()
 
 
 def pages(source: Source, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
@@ -207,13 +232,23 @@ def _of_document(source: Source, given: Given, rendering: Rendering) -> Iterator
 
 def _of_picture(source: Source, given: Given, rendering: Rendering) -> Iterator[SourcePage]:
     try:
-        pictures = image.prepare(given, max_tokens=rendering.max_tokens, at_most=10_000)
+        with image.pages(given, max_tokens=rendering.max_tokens) as found:
+            yield from _shown(source, found, rendering)
     except MediaError as error:
         raise type(error)(f"{source.name}: {error}") from error
-    facts = DocumentFacts(source=source.name, index=source.index, total_pages=len(pictures))
-    wanted = document.page_numbers(rendering.pages, len(pictures), repr(source.name))
-    for number in wanted:
-        picture = pictures[number]
-        yield SourcePage(
+
+
+def _shown(source: Source, found: image.Pages, rendering: Rendering) -> Iterator[SourcePage]:
+    facts = DocumentFacts(source=source.name, index=source.index, total_pages=found.count)
+
+    def shown(number: int) -> SourcePage:
+        try:
+            picture = found.prepare(number)
+        except MediaError as error:
+            return SourcePage(document=facts, number=number, error=str(error))
+        return SourcePage(
             document=facts, number=number, picture=picture.data, mime_type=picture.mime_type
         )
+
+    wanted = document.page_numbers(rendering.pages, found.count, repr(source.name))
+    yield from pool.each(shown, wanted)

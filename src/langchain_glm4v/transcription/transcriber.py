@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -64,6 +65,17 @@ _FATAL = (
     openai.NotFoundError,
 )
 _NOTHING = Reading(text="", origin="none")
+# Parameters that leave the text of a page as it is. Only readings without problems are kept, and a
+# larger limit of tokens, or other attempts after a good one, would have changed none of these.
+_WITHOUT_EFFECT = frozenset(
+    (
+        *("max_tokens", "max_completion_tokens"),
+        *("base_url", "stream", "stream_options", "logprobs", "top_logprobs", "store"),
+        *("service_tier", "cache_salt", "request_id", "prompt_cache_options", "extra_body"),
+        *("max_images", "allow_hosts", "allowed_dirs"),
+    )
+)
+_END_OF_THINKING = "</think>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +88,7 @@ class Options:
             `ChatGLM4V.with_structured_output`; the text is JSON then.
         rendering: Which pages, and how they are shown.
         text_layer: "auto": a page whose own text is good is not shown to the model: see
-            `checks.is_good_layer`. "ignore": the model reads all.
+            `checks.is_good_layer`; not with a schema. "ignore": the model reads all.
         scripts: Scripts that are expected, such as "latin" or "cjk": see `checks.problems`.
         temperatures: Temperature of each attempt: see `attempts.TEMPERATURES`.
         finds_turn: Whether a page that is hard to read is tried on its head and sides too.
@@ -101,13 +113,34 @@ class Options:
         for name, is_accepted, accepted in (
             ("prompt", bool(self.prompt.strip()), "a text that is not empty"),
             ("text_layer", self.text_layer in ("auto", "ignore"), "'auto' or 'ignore'"),
-            ("scripts", not isinstance(self.scripts, str), "a list of names, such as ['cjk']"),
-            ("temperatures", len(self.temperatures) > 0, "a list of one temperature at least"),
-            ("max_concurrency", self.max_concurrency >= 1, "a whole number above 0"),
+            ("scripts", _are_scripts(self.scripts), "a list of names, such as ['cjk']"),
+            ("temperatures", _are_temperatures(self.temperatures), "a list of numbers from 0 on"),
+            ("max_concurrency", _is_count(self.max_concurrency), "a whole number above 0"),
         ):
             if not is_accepted:
                 message = f"{name} is {getattr(self, name)!r}: it must be {accepted}"
                 raise RequestError(message)
+        if self.text_layer == "auto" and self.schema is not None:
+            raise RequestError(
+                "text_layer='auto' would give plain text where schema promises JSON: leave one out"
+            )
+
+
+def _are_scripts(given: Any) -> bool:
+    return not isinstance(given, str) and all(
+        isinstance(name, str) and checks.is_script(name) for name in given
+    )
+
+
+def _are_temperatures(given: Any) -> bool:
+    """Whether there is one at least, and each is a number that is not negative, or None."""
+    return len(given) > 0 and all(
+        one is None or (isinstance(one, int | float) and one >= 0) for one in given
+    )
+
+
+def _is_count(given: Any) -> bool:
+    return isinstance(given, int) and given >= 1
 
 
 class Transcriber:
@@ -170,6 +203,7 @@ class _Run:
         self._options = options
         self._cache = cache
         self._gate = anyio.CapacityLimiter(min(FIRST_LIMIT, options.max_concurrency))
+        self._puts: set[asyncio.Task[None]] = set()
         # What a reading depends on beside the picture; the form of what is written here, too.
         self._depends_on = _depends_on(llm, options)
 
@@ -200,6 +234,7 @@ class _Run:
             # loop would be closed while they still run.
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*self._puts, return_exceptions=True)
 
     async def _produce(
         self,
@@ -219,34 +254,43 @@ class _Run:
 
     async def _begun(self, page: SourcePage) -> asyncio.Task[PageResult]:
         """The reading of a page, begun; it waits for a place if the model must read."""
-        done = await self._without_model(page)
-        if done is not None:
-            return asyncio.create_task(_given(done))
+        if (known := self._by_itself(page)) is not None:
+            return asyncio.create_task(_given(known))
+        key = b"" if self._cache is None else key_of(page.picture, self._depends_on)
+        if (known := await self._looked_up(page, key)) is not None:
+            return asyncio.create_task(_given(known))
         holder = object()
         await self._gate.acquire_on_behalf_of(holder)
-        return asyncio.create_task(self._read(page, holder))
+        return asyncio.create_task(self._read(page, key, holder))
 
-    async def _without_model(self, page: SourcePage) -> PageResult | None:
-        """What becomes of a page that no model need read; None if one must."""
+    def _by_itself(self, page: SourcePage) -> PageResult | None:
+        """What becomes of a page by what its document tells alone; None if that is not enough."""
         result = _Result(page)
         if page.error:
             return result(_NOTHING, error=page.error)
-        if self._options.text_layer == "auto" and checks.is_good_layer(page.text, page.pictured):
+        options = self._options
+        if options.text_layer == "auto" and checks.is_good_layer(
+            page.text, page.pictured, scripts=options.scripts
+        ):
             return result(Reading(text=page.text, origin="text layer"))
-        if self._cache is not None and (kept := self._cache.get(self._key(page))) is not None:
-            return result(kept, from_cache=True)
+        return None
+
+    async def _looked_up(self, page: SourcePage, key: bytes) -> PageResult | None:
+        """What becomes of a page that was read before, or is blank; None if the model must read."""
+        result = _Result(page)
+        if self._cache is not None:
+            kept = await asyncio.to_thread(self._cache.get, key)
+            if kept is not None:
+                return result(kept, from_cache=True)
         try:
-            ink = await stopping.in_thread(scan.ink, page.picture, page.name)
+            is_blank = await stopping.in_thread(scan.is_blank, page.picture, page.name)
         except MediaError as error:
             return result(_NOTHING, error=str(error))
-        if ink < scan.BLANK_INK:
+        if is_blank:
             return result(Reading(text="", origin="blank"))
         return None
 
-    def _key(self, page: SourcePage) -> bytes:
-        return key_of(page.picture, self._depends_on)
-
-    async def _read(self, page: SourcePage, holder: object) -> PageResult:
+    async def _read(self, page: SourcePage, key: bytes, holder: object) -> PageResult:
         """Let the model read a page, and give its place back."""
         result = _Result(page)
         try:
@@ -258,7 +302,10 @@ class _Run:
         finally:
             self._gate.release_on_behalf_of(holder)
         if not reading.problems and self._cache is not None:
-            await asyncio.to_thread(self._cache.put, self._key(page), reading)
+            put = asyncio.create_task(asyncio.to_thread(self._cache.put, key, reading))
+            self._puts.add(put)
+            put.add_done_callback(self._puts.discard)
+            await asyncio.shield(put)  # what was paid for is kept, though nobody waits any more
         explained = (checks.EXPLAINED[problem] for problem in reading.problems)
         return result(reading, error="; ".join(explained))
 
@@ -379,19 +426,13 @@ async def _in_thread(items: Iterator[Item]) -> AsyncGenerator[AsyncIterator[Item
 
 def _depends_on(llm: ChatGLM4V, options: Options) -> dict[str, Any]:
     """What a reading depends on beside the picture, of JSON's types."""
-    model = {
-        name: getattr(llm, name)
-        for name in ("model_name", "temperature", "top_p", "top_k", "sampling", "seed")
-    }
+    sent = llm._identifying_params  # what LangChain's own caches go by
+    told = {**sent, **sent["extra_body"]}
     return {
-        **model,
-        "max_tokens": llm.max_tokens,
-        "thinking": [llm.thinking, llm.thinking_budget],
+        "model": {name: told[name] for name in told if name not in _WITHOUT_EFFECT},
         "prompt": options.prompt,
         "schema": _plain(options.schema),
         "scripts": [*options.scripts],
-        "temperatures": [*options.temperatures],
-        "finds_turn": options.finds_turn,
     }
 
 
@@ -409,7 +450,13 @@ def _as_json(value: Any) -> str:
 
 
 def _confidence(message: AIMessage) -> float | None:
-    """Mean probability of the tokens of a message, in the geometric sense."""
+    """Mean probability of the tokens of an answer, in the geometric sense."""
     told = message.response_metadata.get("logprobs") or {}
-    found = [token["logprob"] for token in told.get("content") or ()]
+    tokens = [*(told.get("content") or ())]
+    text = "".join(token["token"] for token in tokens)
+    # The thinking is much less sure than what it leads to. Its end may be of several tokens.
+    thinking = text.rfind(_END_OF_THINKING)
+    begin = 0 if thinking < 0 else thinking + len(_END_OF_THINKING)
+    ends = accumulate(len(token["token"]) for token in tokens)
+    found = [token["logprob"] for token, end in zip(tokens, ends, strict=True) if end > begin]
     return math.exp(sum(found) / len(found)) if found else None
