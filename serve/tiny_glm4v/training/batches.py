@@ -59,14 +59,14 @@ CLIP_SIZES: dict[Size, float] = {
 }
 # What a batch is about, and how often.
 KINDS_OF_BATCHES = {
-    "slip": 42,
-    "shapes": 18,
-    "pair": 9,
+    "slip": 62,
+    "shapes": 30,
+    "pair": 10,
     "blank": 1,
-    "text": 13,
-    "video": 37,
-    "document": 14,
-    "plan": 90,
+    "text": 16,
+    "video": 40,
+    "document": 15,
+    "plan": 50,
 }
 TOKENS_A_PATCH = 0.7  # size of a batch without pictures against one with
 
@@ -410,7 +410,7 @@ class Stream:
         group = tasks.on_slip(self.rng, size, self.fonts, most)
         page = group[0].pictures[0]
         known = tasks.fields(page)
-        if known and self.rng.random() < 0.12:
+        if known and self.rng.random() < 0.25:
             group.append(dialogues.json_from_page(self.rng, page, known))
         return group
 

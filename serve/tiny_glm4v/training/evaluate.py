@@ -183,6 +183,11 @@ def skills() -> list[Skill]:
             if sample.skill == "document" and any(held_out(p) for p in sample.pictures):
                 return sample
 
+    def json_of_page(rng: random.Random) -> Sample | None:
+        shown = page(rng)
+        known = tasks.fields(shown)
+        return dialogues.json_from_page(rng, shown, known) if known else None
+
     def system(rng: random.Random) -> Sample:
         return dialogues.obey(rng, dialogues.small_talk(rng))
 
@@ -221,6 +226,9 @@ def skills() -> list[Skill]:
         Skill("Call a tool", "exact", 0.85, dialogues.call_tool, exact),
         Skill("Use a tool's result", "exact", 0.85, dialogues.after_result, exact),
         Skill("Answer in JSON", "exact", 0.85, dialogues.record, exact),
+        Skill("Answer in JSON from a page", "exact", 0.85, json_of_page, exact),
+        Skill("Describe a page", "exact", 0.85, lambda rng: tasks.describe(rng, page(rng)), exact),
+        Skill("Describe shapes", "exact", 0.5, lambda rng: tasks.describe(rng, figure(rng)), exact),
         Skill("Documents: a field, with its page", "exact", 0.85, document, exact),
         *(
             Skill(f"Plan: {name}", "exact", goal, partial(_planned, make, place), exact)
