@@ -1,0 +1,329 @@
+"""Citations of pages: from what `GLM4VLoader` reads to the lines of a scan that an answer rests on.
+
+What is whose in retrieval over scans: pages are read by `GLM4VLoader`. Splitters, embeddings,
+vector stores and graphs are LangChain's and others', as you like; none of them is needed here. From
+here come chunks that know where they stand on their page (`split_pages`), the numbered passages
+that a model is asked about (`numbered`), the citations in its answer (`find_citations`), and their
+pictures (`citation_picture`).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.documents import BaseDocumentTransformer, Document
+
+from langchain_glm4v.drawing import draw
+from langchain_glm4v.errors import MediaError, RequestError
+from langchain_glm4v.grounding import Box
+from langchain_glm4v.media import document, image, pool, scan
+from langchain_glm4v.page_marks import Mark, find_marks
+from langchain_glm4v.preparation import Preparation
+from langchain_glm4v.transcription import placing, sources
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PROMPT = (
+    "{passages}\n\nAnswer the question from these passages alone. After each fact, quote the words "
+    'that say so and cite their passage, as in "Total: 12.50" [2]. If they do not say it, say so.'
+    "\n\nQuestion: {question}"
+)
+"""Asks for an answer whose citations `find_citations` reads."""
+
+LINES = "lines"
+"""Key of a chunk's metadata: its lines of print, as JSON, for a vector store may take nothing else
+than texts and numbers."""
+
+_AHEAD = 200  # characters in which the next word of a page is looked for
+_ROOM = 0.25  # between a line and what is drawn around it, in heights of the line
+_APART = " ,，、;；"  # what may stand between marks side by side
+_PAIRS = ('""', "“”", "„“", "「」", "『』", "«»")
+_QUOTES = re.compile("|".join(rf"{pair[0]}([^{pair[1]}\n]{{1,2000}}){pair[1]}" for pair in _PAIRS))
+
+
+def split_pages(
+    pages: Iterable[Document],
+    splitter: BaseDocumentTransformer | None = None,
+    *,
+    password: str | None = None,
+) -> Iterator[Document]:
+    """Split pages into chunks that know where they stand.
+
+    Their pictures are rendered again, some at once, to see where their lines are.
+
+    Args:
+        pages: From `GLM4VLoader` in mode "page", with the metadata "source" and "page".
+        splitter: Such as `RecursiveCharacterTextSplitter` of `langchain-text-splitters`. It must
+            cut the text of a page and not change it. Default: a page is a chunk.
+        password: Of encrypted PDFs.
+
+    Yields:
+        The chunks, with the metadata of their page; "start_index", the place of their first
+        character in the text of the page; and "lines", which `Citation` reads. A page without text
+        has none.
+
+    Raises:
+        RequestError: If a page has no "source" or "page", or the splitter changes the text.
+        MediaError: If a page cannot be rendered again.
+    """
+    taken: dict[int, Document] = {}
+
+    def numbers() -> Iterator[int]:
+        for number, page in enumerate(pages):
+            if page.page_content.strip():
+                taken[number] = page
+                yield number
+
+    def chunks(number: int) -> list[Document]:
+        return _chunks(taken.pop(number), splitter, password)
+
+    for found in pool.each(chunks, numbers()):
+        yield from found
+
+
+def _chunks(
+    page: Document, splitter: BaseDocumentTransformer | None, password: str | None
+) -> list[Document]:
+    text = page.page_content
+    words = [*_words(page, password)]
+    parts = [page] if splitter is None else splitter.transform_documents([page])
+    chunks, start = [], -1
+    for part in parts:
+        start = part.metadata.get("start_index", text.find(part.page_content, start + 1))
+        end = start + len(part.page_content)
+        if start < 0 or text[start:end] != part.page_content:
+            raise RequestError(
+                f"{part.page_content[:40]!r} does not stand so in {_name(page)}: use a splitter "
+                "that cuts texts and does not change them"
+            )
+        lines = _lines([word for at, word in words if start <= at < end])
+        metadata = {**part.metadata, "start_index": start, LINES: lines}
+        chunks.append(Document(part.page_content, metadata=metadata))
+    return chunks
+
+
+def _words(page: Document, password: str | None) -> Iterator[tuple[int, placing.Word]]:
+    """The words of a page, each in the box of its whole line, and where they are in its text."""
+    text = page.page_content
+    found = _rendered(page, document.LONGEST_SIDE, password)
+    placed = placing.place(text, found.picture, _name(page), _turn(page))
+    at = 0
+    for word in placed.words:
+        # One that is written otherwise than it is shown is about where the last one was.
+        if (seen := text.find(word.text, at, at + _AHEAD)) >= 0:
+            at = seen
+        yield at, word
+        at += len(word.text) if seen >= 0 else 0
+
+
+def _lines(words: Iterable[placing.Word]) -> str:
+    """Words by the lines of print in which they stand: the text of each, and its box if known."""
+    lines: list[tuple[int | None, list[placing.Word]]] = []
+    for word in words:
+        if not lines or lines[-1][0] != word.line:
+            lines.append((word.line, []))
+        lines[-1][1].append(word)
+    return json.dumps([_line(line) for _, line in lines], ensure_ascii=False)
+
+
+def _line(words: Sequence[placing.Word]) -> list[Any]:
+    text = "".join(" " * word.space + word.text for word in words).strip()
+    boxes = [word.box for word in words if word.box is not None]
+    if not boxes:
+        return [text]
+    sides = [*zip(*boxes, strict=True)]
+    edges = (min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3]))
+    return [text, *(round(edge, 1) for edge in edges)]
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """What an answer rests on.
+
+    Attributes:
+        passage: A chunk of `split_pages`.
+        quote: The words that are cited, as the model wrote them; "" for the whole passage.
+    """
+
+    passage: Document
+    quote: str = ""
+
+    @property
+    def source(self) -> str:
+        """Path or URL of the document."""
+        return str(self.passage.metadata["source"])
+
+    @property
+    def page(self) -> int:
+        """The page, counted from 0."""
+        return int(self.passage.metadata["page"])
+
+    @property
+    def boxes(self) -> list[Box]:
+        """The lines that the quote stands in, in thousandths of the page as it was read.
+
+        There are none if the quote does not stand in the passage (the model made it up), or if
+        nobody knows where.
+
+        Raises:
+            RequestError: If the passage is no chunk of `split_pages`.
+        """
+        if LINES not in self.passage.metadata:
+            raise RequestError(f"{_name(self.passage)} has no lines: make chunks by split_pages")
+        words, whole = [], []
+        for number, (text, *sides) in enumerate(json.loads(self.passage.metadata[LINES])):
+            box = Box(*sides) if sides else None
+            whole += [] if box is None else [box]
+            line = None if box is None else number
+            words += [placing.Word(word, True, line, box) for word in text.split()]
+        return placing.PlacedText(tuple(words)).find_quote(self.quote) if self.quote else whole
+
+    def __str__(self) -> str:
+        quoted = f'"{self.quote}" ' if self.quote else ""
+        return f"{quoted}[{PurePath(self.source).name} p. {self.page + 1}]"
+
+
+def numbered(passages: Sequence[Document]) -> str:
+    """Write passages for a prompt, each with its number, source and page, as `PROMPT` wants them.
+
+    Args:
+        passages: Chunks of `split_pages`, as a retriever gives them.
+    """
+    return "\n\n".join(
+        f"[{number}] {_name(passage)}\n{passage.page_content}"
+        for number, passage in enumerate(passages, 1)
+    )
+
+
+def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
+    """Find what an answer cites.
+
+    A mark is the number of a passage, `[2]`, or a page, `[scan.pdf p. 3]`, in whatever words. What
+    is quoted since the mark before, in the same line, is what it cites; marks side by side cite the
+    same.
+
+    Args:
+        answer: The text of an answer to `PROMPT`, or to another that asks for such marks.
+        passages: Those that it is about, in the order of their numbers.
+
+    Returns:
+        Each citation once, in order. Marks that lead to none of the passages are left out. A quote
+        that stands in none of the passages of its mark has no boxes.
+    """
+    citations: list[Citation] = []
+    quotes: list[str] = []
+    last = 0
+    for mark in find_marks(answer):
+        if not (cited := _meant(mark, passages)):
+            continue
+        said = answer[max(last, answer.rfind("\n", 0, mark.begin) + 1) : mark.begin]
+        if said.strip(_APART):
+            quotes = [next(filter(None, found.groups())) for found in _QUOTES.finditer(said)]
+        for quote in quotes or [""]:
+            meant = [Citation(passage, quote) for passage in cited]
+            citations += [one for one in meant if one.boxes] or meant
+        last = mark.end
+    return [one for at, one in enumerate(citations) if one not in citations[:at]]
+
+
+def _meant(mark: Mark, passages: Sequence[Document]) -> list[Document]:
+    """The passages that a mark leads to."""
+    if mark.items:
+        return [
+            passage
+            for number, passage in enumerate(passages, 1)
+            if any(number in span for span in mark.items)
+        ]
+    on_page = [
+        passage
+        for passage in passages
+        if any(passage.metadata["page"] + 1 in span for span in mark.pages)
+    ]
+    named = [one for one in on_page if _is_named(str(one.metadata["source"]), mark.name)]
+    if not named and mark.name.isdecimal():  # the number of a passage, as in [2, page 3]
+        return [one for one in passages[int(mark.name) - 1 : int(mark.name)] if one in on_page]
+    return named
+
+
+def _is_named(source: str, name: str) -> bool:
+    """Whether a name is that of a source; a mark without one may mean any."""
+    path = PurePath(source.casefold())
+    name = name.casefold()
+    return not name or name in (str(path), path.name, path.stem) or name.endswith(f"/{path.name}")
+
+
+def page_picture(
+    passage: Document, *, longest_side: int = document.LONGEST_SIDE, password: str | None = None
+) -> "Image.Image":
+    """Render the page that a passage is of, turned as it was read.
+
+    Args:
+        passage: A page, or a chunk of one.
+        longest_side: Pixels of the longer side of a page of a document. Default: 1540.
+        password: Of an encrypted PDF.
+
+    Raises:
+        RequestError: If it has no metadata "source" and "page".
+        MediaError: If its document is gone, or cannot be rendered any more.
+    """
+    found = _rendered(passage, longest_side, password)
+    turn = _turn(passage)
+    return image.upright(
+        scan.turned(found.picture, turn, _name(passage)) if turn else found.picture
+    )
+
+
+def citation_picture(
+    citation: Citation,
+    *,
+    longest_side: int = document.LONGEST_SIDE,
+    password: str | None = None,
+) -> "Image.Image":
+    """Render the page that is cited, with boxes around the lines that are quoted.
+
+    Args:
+        citation: Of whose boxes there may be none.
+        longest_side: As for `page_picture`.
+        password: Likewise.
+
+    Raises:
+        MediaError: As for `page_picture`.
+    """
+    page = page_picture(citation.passage, longest_side=longest_side, password=password)
+    return draw(page, [_with_room(box, page.width / page.height) for box in citation.boxes])
+
+
+def _with_room(box: Box, aspect: float) -> Box:
+    """A box whose outline does not hide what is in it."""
+    down = (box.bottom - box.top) * _ROOM
+    across = down / aspect
+    return Box(box.left - across, box.top - down, box.right + across, box.bottom + down, box.label)
+
+
+def _rendered(page: Document, longest_side: int, password: str | None) -> sources.SourcePage:
+    metadata = page.metadata
+    if "source" not in metadata or "page" not in metadata:
+        raise RequestError(
+            'a document without the metadata "source" and "page" is no page: load it with '
+            'mode="page"'
+        )
+    rendering = sources.Rendering(
+        pages=[metadata["page"]], password=password, longest_side=longest_side
+    )
+    source = sources.Source(metadata["source"], metadata["source"])
+    (found,) = sources.pages(source, rendering, Preparation())
+    if found.error:
+        raise MediaError(found.error)
+    return found
+
+
+def _turn(page: Document) -> scan.Turn:
+    return cast("scan.Turn", page.metadata.get("turn", 0))
+
+
+def _name(page: Document) -> str:
+    return f"page {page.metadata['page'] + 1} of {page.metadata['source']!r}"
