@@ -510,6 +510,21 @@ def test_equal_options_share_a_server(model: str) -> None:
     assert sharing.names() == []
 
 
+def test_server_that_was_just_started_is_joined(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = Hold.tell
+
+    def tell_late(self: Hold, do: str, **options: bool) -> None:
+        threading.Timer(0.5 if do == "vouch" else 0, tell, (self, do), options).start()
+
+    monkeypatch.setattr(Hold, "tell", tell_late)  # as on a busy machine
+    first, second = (GLM4VServer(model, share=True).start() for _ in range(2))
+    assert first.id == second.id
+    for server in (first, second):
+        server.stop()
+
+
 def test_programs_share_a_server(model: str, program: Program) -> None:
     body = (
         f"server = GLM4VServer({model!r}, share=True).start()\n"

@@ -50,7 +50,7 @@ MARKER_VARIABLE = "GLM4V_SERVER_ID"
 ID_HEADER = "X-GLM4V-Server"  # of the reply to a health check, see `guard`
 PARENT_VARIABLE = "GLM4V_SERVER_PARENT"
 
-State = Literal["starting", "ready", "restarting", "stopping", "failed", "released"]
+State = Literal["starting", "checking", "ready", "restarting", "stopping", "failed", "released"]
 
 Problem = Literal["", "cannot be run", "not ready in time", "hung", "unwell"]
 
@@ -83,9 +83,10 @@ class Status:
     """How a server is.
 
     Attributes:
-        state: "starting", "ready", "restarting" (it died, and is started again after a while),
-            "stopping", or "failed", after which nothing follows. "released" is told to a user who
-            let go of a server that stays.
+        state: "starting", "checking" (it answers, and its starter looks whether as it should),
+            "ready", "restarting" (it died, and is started again after a while), "stopping", or
+            "failed", after which nothing follows. "released" is told to a user who let go of a
+            server that stays.
         pid: Of its API process, which leads a process group; None if there is none.
         exit_code: With which it ended last, negative for a signal; None if it did not by itself.
         problem: What is wrong with it, if it did not end by itself.
@@ -341,7 +342,7 @@ class Keeper:
                 answered = now
                 if ready_at is None:
                     ready_at = now
-                    self._tell(dataclasses.replace(running, state="ready"))
+                    self._tell_ready(running)
             elif ready_at is None:
                 if now - answered > task.startup_timeout:
                     return None, Status("restarting", problem="not ready in time")
@@ -398,6 +399,18 @@ class Keeper:
             for connection in list(self._connections):
                 self._write(connection, dataclasses.asdict(status))
 
+    def _tell_ready(self, running: Status) -> None:
+        with self._changed:
+            state: State = "ready" if self._checking is None else "checking"
+            self._tell(dataclasses.replace(running, state=state))
+
+    def _vouch(self) -> None:
+        """Let others join from now on. That the status changes tells the starter so."""
+        with self._changed:
+            self._checking = None
+            if self._status.state == "checking":
+                self._tell_ready(self._status)
+
     def _write(self, connection: socket.socket, message: Mapping[str, Any]) -> None:
         try:
             connection.sendall(json.dumps(message).encode() + b"\n")
@@ -453,7 +466,7 @@ class Keeper:
                 with self._changed:
                     self._welcome(connection, self._status)
             case "vouch":
-                self._checking = None
+                self._vouch()
             case "release":
                 self._release(connection, how)
             case "stop":

@@ -540,7 +540,7 @@ class GLM4VServer:
                 self._report(stage)
                 reported = stage
         status = hold.status
-        if status is None or status.state != "ready" or not hold.is_open:
+        if status is None or status.state != "checking" or not hold.is_open:
             raise self._failure(status, " while starting")
         client = Client(self._host, self._port or 0, self.api_key)
         self._report("checking")
@@ -553,6 +553,8 @@ class GLM4VServer:
             ),
         )
         hold.tell("vouch")
+        # Until the keeper knows, it takes whoever joins for one that should start another.
+        hold.wait(lambda status: status.state != "checking", KEEPER_GRACE)
 
     def _failure(self, status: Status | None, when: str = "") -> ServerError:
         """The error for a server that has ended, and why."""
