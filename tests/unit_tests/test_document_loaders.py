@@ -279,6 +279,23 @@ def test_damaged_files_do_not_stop_the_others(server: VisionServer, tmp_path: Pa
     assert documents[0].metadata["source"] == str(tmp_path / "a.pdf")
 
 
+def test_page_whose_picture_is_damaged_is_no_blank_page(
+    server: VisionServer, tmp_path: Path
+) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3, 5, 7])
+    with pymupdf.open(path) as scan:
+        for number, share in (0, 0.0), (1, 0.9):  # nothing of the first is left
+            picture = scan[number].get_images()[0][0]
+            data = scan.xref_stream_raw(picture)
+            scan.update_stream(picture, data[: int(len(data) * share)], compress=False)
+        scan.saveIncr()
+    with pytest.warns(UserWarning, match="a part of it is missing .*: scan it again"):
+        documents = GLM4VLoader(path, llm=server.model(), on_error="warn").load()
+    assert numbers_of(documents) == [(0, ""), (1, "page 5"), (2, "page 7")]
+    assert [d.metadata["origin"] for d in documents] == ["none", "model", "model"]
+    assert ["error" in d.metadata for d in documents] == [True, True, False]
+
+
 def test_schema(serve: Serve, tmp_path: Path) -> None:
     class Bar(BaseModel):
         number: int

@@ -442,13 +442,39 @@ def test_only_as_many_pages_are_made_as_are_taken(tmp_path: Path) -> None:
     assert taken <= 6
 
 
+def scan(path: Path, jpeg: bytes) -> Path:
+    """A PDF of one page that shows a JPEG, be it whole or not."""
+    keys = "/Type/XObject/Subtype/Image/Width 280/Height 280/ColorSpace/DeviceRGB"
+    return raw_pdf(
+        path,
+        "/MediaBox[0 0 280 280]/Resources<</XObject<</A 5 0 R>>>>/Contents 4 0 R",
+        stream("", b"280 0 0 280 0 0 cm /A Do"),
+        stream(f"{keys}/BitsPerComponent 8/Filter/DCTDecode", jpeg),
+    )
+
+
+def test_damaged_picture_is_told_of_each_time(tmp_path: Path) -> None:
+    jpeg = io.BytesIO()
+    Image.radial_gradient("L").resize((280, 280)).convert("RGB").save(jpeg, "JPEG")
+    whole = jpeg.getvalue()
+    damaged = [whole[: len(whole) // 2], whole[:100], bytes(500), b""]
+    for data in damaged:
+        path = scan(tmp_path / "scan.pdf", data)
+        for _ in range(2 * pool.SIZE):  # so that a process shows it a second time
+            (page,) = document.pages(path)
+            assert page.damage
+    (page,) = document.pages(scan(tmp_path / "scan.pdf", whole))
+    assert page.damage == ""
+
+
 def test_real_scans() -> None:
-    (scan,) = document.pages(DOCUMENTS / "c03-29.pdf")
+    (book,) = document.pages(DOCUMENTS / "c03-29.pdf")
     (turned,) = document.pages(DOCUMENTS / "rotated_skew.pdf")
 
-    assert (scan.width, scan.height, scan.text) == (1204, 1540, "")
+    assert (book.width, book.height, book.text) == (1204, 1540, "")
     assert (turned.width, turned.height, turned.rotation) == (1176, 1540, 90)
-    for page in (scan, turned):
+    for page in (book, turned):
+        assert page.damage == ""
         grey = picture(page).convert("L")
         # Print on paper: some of it dark, most of it light.
         dark = sum(grey.histogram()[:100]) / (grey.width * grey.height)

@@ -43,6 +43,8 @@ _JPEG_QUALITY = 90
 # were used longest ago: the fonts of a text stay, the pictures of a scan go. Without fonts it takes
 # twice the time.
 _FORGOTTEN = 90
+# What MuPDF says where it drew a picture in part; it says much of pages that look as they should.
+_IN_PART = ("padding truncated image", "premature end of file in jpeg")
 _RANGE = re.compile(r"(\d{0,18})(-?)(\d{0,18})")  # of many more digits, Python makes no number
 # D:20260308101530+01'00', of which all behind the year may be missing
 _DATE = re.compile(r"D?:?(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([-+Z])(\d\d)?'?(\d\d)?)?")
@@ -62,6 +64,8 @@ class Page:
         notes: The speaker's notes of a slide of a PPTX; else "".
         rotation: Degrees by which the page is shown turned, clockwise; the picture is turned.
         tokens: What the picture costs in the prompt, without the two marks around it.
+        damage: What MuPDF says is missing of the page, for data of a picture on it are damaged;
+            "" if nothing is known to be.
     """
 
     number: int
@@ -73,6 +77,7 @@ class Page:
     notes: str = field(repr=False)
     rotation: int
     tokens: int
+    damage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,20 +421,25 @@ def _render(file: _File, number: int, longest_side: int, max_tokens: int) -> Pag
         width, height = _size(shape.width, shape.height, longest_side, max_tokens)
         # A matrix as MuPDF takes it; the scales differ by a rounding, so that cells are filled.
         scale = (width / shape.width, 0, 0, height / shape.height, 0, 0)
+        pymupdf.TOOLS.reset_mupdf_warnings()
         # Reading the page once for both saves a tenth of the time.
         drawn = page.get_displaylist()
         pixels = drawn.get_pixmap(matrix=scale, alpha=False)
+        warnings = pymupdf.TOOLS.mupdf_warnings()
         flags = pymupdf.TEXTFLAGS_TEXT | pymupdf.TEXT_PRESERVE_IMAGES
         written = pymupdf.TextPage(drawn.get_textpage(flags))
         text = written.extractText()
         pictured = _pictured(written, shape) if text.strip() else 0.0
+    shown = Image.frombuffer(
+        "RGB", (pixels.width, pixels.height), pixels.samples_mv, "raw", "RGB", 0, 1
+    )
+    damage = _damage(warnings, shown) if warnings else ""
     jpeg = io.BytesIO()
     # Pillow writes a JPEG in a tenth of the time that MuPDF takes. Full colour resolution keeps
     # thin coloured print sharp, for 5 to 15 % more bytes.
-    Image.frombuffer(
-        "RGB", (pixels.width, pixels.height), pixels.samples_mv, "raw", "RGB", 0, 1
-    ).save(jpeg, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    pymupdf.TOOLS.store_shrink(_FORGOTTEN)
+    shown.save(jpeg, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    # A damaged picture that is kept is drawn a second time without a word.
+    pymupdf.TOOLS.store_shrink(100 if damage else _FORGOTTEN)
     return Page(
         number=number,
         width=pixels.width,
@@ -440,7 +450,15 @@ def _render(file: _File, number: int, longest_side: int, max_tokens: int) -> Pag
         notes="",
         rotation=page.rotation,
         tokens=image_tokens(pixels.width, pixels.height),
+        damage=damage,
     )
+
+
+def _damage(warnings: str, shown: Any) -> str:
+    """What is missing of a page, as MuPDF says; on a page that shows something, little is sure."""
+    shows_nothing = all(darkest == lightest for darkest, lightest in shown.getextrema())
+    is_sure = shows_nothing or any(words in warnings for words in _IN_PART)
+    return "; ".join(dict.fromkeys(warnings.splitlines())) if is_sure else ""
 
 
 def _pictured(written: Any, shape: Any) -> float:

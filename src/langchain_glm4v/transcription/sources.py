@@ -58,6 +58,7 @@ class SourcePage:
         mime_type: Which of them.
         text: The document's own text of the page.
         pictured: Share of the page that pictures cover, 0 to 1.
+        damage: What is missing of it, as for `media.document.Page`.
         error: Why it cannot be shown; "" if it can.
     """
 
@@ -67,6 +68,7 @@ class SourcePage:
     mime_type: str = ""
     text: str = field(default="", repr=False)
     pictured: float = 0.0
+    damage: str = ""
     error: str = ""
 
     @property
@@ -227,6 +229,7 @@ def _of_document(source: Source, given: Given, rendering: Rendering) -> Iterator
                 mime_type="image/jpeg",
                 text=page.text,
                 pictured=page.pictured,
+                damage=page.damage,
             )
 
 

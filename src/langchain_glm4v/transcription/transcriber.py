@@ -65,6 +65,7 @@ _FATAL = (
     openai.NotFoundError,
 )
 _NOTHING = Reading(text="", origin="none")
+_DAMAGED = "its file is damaged, and a part of it is missing ({}): scan it again"
 # Parameters that leave the text of a page as it is. Only readings without problems are kept, and a
 # larger limit of tokens, or other attempts after a good one, would have changed none of these.
 _WITHOUT_EFFECT = frozenset(
@@ -287,7 +288,7 @@ class _Run:
         except MediaError as error:
             return result(_NOTHING, error=str(error))
         if is_blank:
-            return result(Reading(text="", origin="blank"))
+            return result(_NOTHING if page.damage else Reading(text="", origin="blank"))
         return None
 
     async def _read(self, page: SourcePage, key: bytes, holder: object) -> PageResult:
@@ -306,8 +307,7 @@ class _Run:
             self._puts.add(put)
             put.add_done_callback(self._puts.discard)
             await asyncio.shield(put)  # what was paid for is kept, though nobody waits any more
-        explained = (checks.EXPLAINED[problem] for problem in reading.problems)
-        return result(reading, error="; ".join(explained))
+        return result(reading)
 
     async def _attempted(self, page: SourcePage) -> Reading:
         options = self._options
@@ -381,13 +381,26 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """Makes the result of a page."""
+    """Makes the result of a page, with what is wrong with the page and its text."""
 
     page: SourcePage
 
-    def __call__(self, reading: Reading, **fields: Any) -> PageResult:
+    def __call__(
+        self, reading: Reading, *, error: str = "", from_cache: bool = False
+    ) -> PageResult:
+        # A text that is the document's own is whole without its pictures.
+        damage = "" if reading.origin == "text layer" else self.page.damage
+        told = (
+            error,
+            damage and _DAMAGED.format(damage),
+            *(checks.EXPLAINED[problem] for problem in reading.problems),
+        )
         return PageResult(
-            document=self.page.document, number=self.page.number, reading=reading, **fields
+            document=self.page.document,
+            number=self.page.number,
+            reading=reading,
+            error="; ".join(filter(None, told)),
+            from_cache=from_cache,
         )
 
 
