@@ -1,5 +1,6 @@
 """Documents and pictures as LangChain's `Document`s, read by the model: scans, slides, photos."""
 
+import logging
 import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from langchain_glm4v.errors import PageError
 from langchain_glm4v.transcription.records import PageResult
 from langchain_glm4v.transcription.sources import Rendering, Sources
 from langchain_glm4v.transcription.transcriber import Options, Transcriber
+
+_logger = logging.getLogger(__name__)
 
 Mode: TypeAlias = Literal["page", "single"]
 OnError: TypeAlias = Literal["raise", "warn", "skip"]
@@ -34,8 +37,8 @@ class LoadOptions(TypedDict, total=False):
         pages_delimiter: Between pages, if `mode="single"`. Default: `PAGES_DELIMITER`.
         on_error: What becomes of a page that cannot be read, or whose text is not to be trusted.
             "raise" (default): a `PageError`. "warn": a warning, and a `Document` with what text
-            there is and the metadata "error". "skip": nothing, in mode "single" an empty place. The
-            other pages keep their numbers.
+            there is and the metadata "error". "skip": nothing, in mode "single" an empty place, and
+            a line in the log. The other pages keep their numbers.
         prompt: What the model is asked about each page. Default: `PROMPT`, for Markdown with tables
             as HTML and formulas as LaTeX.
         schema: What the answer about each page is bound to: a pydantic class or a JSON schema. The
@@ -147,6 +150,7 @@ class _Reader:
         if self._on_error == "warn":
             warnings.warn(told, stacklevel=4)
             return True
+        _logger.warning("left out: %s", told)
         return False
 
 

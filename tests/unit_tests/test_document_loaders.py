@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sqlite3
 import time
@@ -247,7 +248,9 @@ def test_bad_text_is_asked_for_again_at_other_temperatures(
     assert len(never.bodies) == 4
 
 
-def test_errors_of_pages_never_shift_the_others(serve: Serve, tmp_path: Path) -> None:
+def test_errors_of_pages_never_shift_the_others(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3, 4, 5])
     server = serve(
         lambda body: choice("half", reason="length") if number_in(body) == 4 else read(body)
@@ -263,6 +266,7 @@ def test_errors_of_pages_never_shift_the_others(serve: Serve, tmp_path: Path) ->
         warnings.simplefilter("error")
         documents = GLM4VLoader(path, llm=server.model(), on_error="skip").load()
     assert numbers_of(documents) == [(0, "page 3"), (2, "page 5")]
+    assert re.fullmatch(r"left out: page 2 of .* cut off .*", caplog.messages[-1])
     options: dict[str, Any] = {"mode": "single", "on_error": "skip", "pages_delimiter": "|"}
     (joined,) = GLM4VLoader(path, llm=server.model(), **options).load()
     assert joined.page_content == "page 3||page 5"
@@ -322,6 +326,19 @@ def test_cached_pages_are_not_asked_about_again(server: VisionServer, tmp_path: 
     assert len(server.bodies) == 4
     GLM4VLoader(tmp_path / "b.pdf", **{**options, "llm": server.model(temperature=0.3)}).load()
     assert len(server.bodies) == 6
+
+
+def test_equal_pages_are_asked_about_once(serve: Serve, tmp_path: Path) -> None:
+    def say(body: Body) -> Body:
+        time.sleep(0.3)  # in which the others would be asked about
+        return read(body)
+
+    slow = serve(say)
+    path, cache = write_pdf(tmp_path / "a.pdf", [3, 3, 3]), tmp_path / "pages.sqlite"
+    documents = GLM4VLoader(path, llm=slow.model(), cache=cache).load()
+    assert numbers_of(documents) == [(0, "page 3"), (1, "page 3"), (2, "page 3")]
+    assert [d.metadata["from_cache"] for d in documents] == [False, True, True]
+    assert len(slow.bodies) == 1
 
 
 def test_failed_pages_are_not_cached(serve: Serve, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class PageResult:
             the error is that of the file.
         reading: Its text; empty, of the origin "none", if it could not be read.
         error: Why it could not be read, or why its text is not to be trusted; "" if all is well.
-        from_cache: Whether it was read by an earlier run.
+        from_cache: Whether it was read before, by an earlier run or as an equal page of this one.
     """
 
     document: DocumentFacts

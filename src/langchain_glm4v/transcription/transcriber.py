@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -205,6 +205,7 @@ class _Run:
         self._cache = cache
         self._gate = anyio.CapacityLimiter(min(FIRST_LIMIT, options.max_concurrency))
         self._puts: set[asyncio.Task[None]] = set()
+        self._running: dict[bytes, asyncio.Task[PageResult]] = {}  # by key, if there is a cache
         # What a reading depends on beside the picture; the form of what is written here, too.
         self._depends_on = _depends_on(llm, options)
 
@@ -260,9 +261,15 @@ class _Run:
         key = b"" if self._cache is None else key_of(page.picture, self._depends_on)
         if (known := await self._looked_up(page, key)) is not None:
             return asyncio.create_task(_given(known))
+        if (first := self._running.get(key)) is not None:
+            return asyncio.create_task(_as_read(first, page))
         holder = object()
         await self._gate.acquire_on_behalf_of(holder)
-        return asyncio.create_task(self._read(page, key, holder))
+        task = asyncio.create_task(self._read(page, key, holder))
+        if key:
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key))
+        return task
 
     def _by_itself(self, page: SourcePage) -> PageResult | None:
         """What becomes of a page by what its document tells alone; None if that is not enough."""
@@ -406,6 +413,12 @@ class _Result:
 
 async def _given(result: PageResult) -> PageResult:
     return result
+
+
+async def _as_read(first: asyncio.Task[PageResult], page: SourcePage) -> PageResult:
+    """What becomes of a page that is equal to one which is being read."""
+    result = await asyncio.shield(first)
+    return replace(result, document=page.document, number=page.number, from_cache=True)
 
 
 def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
