@@ -375,12 +375,15 @@ def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path)
 
 
 PAGES, KILLS = 300, 20
+SIDE = 280  # pixels, in which the squares can be told
 
 
 def load_all(path: Path, cache: Path, url: str) -> None:
     """What is killed: a program that loads a document."""
     model = ChatGLM4V(base_url=url, api_key=SecretStr("key"), model="glm")
-    for _ in GLM4VLoader(path, llm=model, cache=cache, max_concurrency=4).lazy_load():
+    for _ in GLM4VLoader(
+        path, llm=model, cache=cache, max_concurrency=4, longest_side=SIDE
+    ).lazy_load():
         pass
 
 
@@ -410,7 +413,8 @@ def test_run_that_is_killed_again_and_again_pays_for_no_page_twice(
     server: VisionServer, tmp_path: Path
 ) -> None:
     path, cache = write_pdf(tmp_path / "a.pdf", range(1, PAGES + 1)), tmp_path / "pages.sqlite"
-    undisturbed = GLM4VLoader(path, llm=server.model(), cache=tmp_path / "other.sqlite").load()
+    other = tmp_path / "other.sqlite"
+    undisturbed = GLM4VLoader(path, llm=server.model(), cache=other, longest_side=SIDE).load()
     assert len(server.bodies) == PAGES
     server.bodies.clear()
     # Its processes begin with what they need imported.
@@ -432,7 +436,7 @@ def test_run_that_is_killed_again_and_again_pays_for_no_page_twice(
         assert not committed.intersection(asked)  # by earlier runs
         server.bodies.clear()
         committed = texts_in(cache)
-    documents = GLM4VLoader(path, llm=server.model(), cache=cache).load()
+    documents = GLM4VLoader(path, llm=server.model(), cache=cache, longest_side=SIDE).load()
     assert [without_times(d) for d in documents] == [without_times(d) for d in undisturbed]
     assert sum(d.metadata["from_cache"] for d in documents) == len(committed) < PAGES
     assert len(server.bodies) == PAGES - len(committed)
