@@ -224,9 +224,9 @@ class _Writer:
 
 def _axes(page: Any, turn: Turn) -> tuple[Point, Point, Point]:
     """The upper left corner of a page turned, and what its width and height are in the PDF."""
-    pymupdf = import_pymupdf()
-    shape = page.rect
-    to_pdf = page.derotation_matrix * ~page.transformation_matrix
+    media, crop = page.mediabox, page.cropbox  # which counts from the top of the other
+    left, right = max(crop.x0, media.x0), min(crop.x1, media.x1)
+    low, high = max(media.y1 - crop.y1, media.y0), min(media.y1 - crop.y0, media.y1)
 
     def at(across: float, down: float) -> Point:
         shown = {
@@ -234,15 +234,14 @@ def _axes(page: Any, turn: Turn) -> tuple[Point, Point, Point]:
             90: (down, 1 - across),
             180: (1 - across, 1 - down),
             270: (1 - down, across),
-        }[turn]
-        point = pymupdf.Point(shown[0] * shape.width, shown[1] * shape.height) * to_pdf
-        return point.x, point.y
+        }[(turn + page.rotation) % 360]
+        return left + shown[0] * (right - left), high - shown[1] * (high - low)
 
-    corner, right, low = at(0, 0), at(1, 0), at(0, 1)
+    corner, end, foot = at(0, 0), at(1, 0), at(0, 1)
     return (
         corner,
-        (right[0] - corner[0], right[1] - corner[1]),
-        (low[0] - corner[0], low[1] - corner[1]),
+        (end[0] - corner[0], end[1] - corner[1]),
+        (foot[0] - corner[0], foot[1] - corner[1]),
     )
 
 
