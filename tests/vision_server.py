@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 
@@ -13,11 +14,19 @@ from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.abilities import Answer, Question
 
 Body: TypeAlias = dict[str, Any]
-Say: TypeAlias = Callable[[Body], "str | Body | None"]
-"""What is answered to a request: the text that the model writes, a choice of its own making, or
-None, for nothing at all until the client hangs up."""
+Say: TypeAlias = Callable[[Body], "str | Body | Refusal | None"]
+"""What is answered to a request: the text that the model writes, a choice of its own making, a
+refusal, or None, for nothing at all until the client hangs up."""
 Serve: TypeAlias = Callable[[Say], "VisionServer"]
 """Starts a server that says so."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer with an HTTP status and why."""
+
+    status: int
+    message: str
 
 
 class VisionServer(ThreadingHTTPServer):
@@ -87,14 +96,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.change(running=-1, hung_up=1)
             return
         self.server.change(running=-1)
+        if isinstance(said, Refusal):
+            self.reply({"error": {"message": said.message}}, said.status)
+            return
         written = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
         choice = written if isinstance(said, str) else said
         usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
         self.reply({"id": "1", "choices": [{"index": 0, **choice}], "usage": usage})
 
-    def reply(self, answer: Answer) -> None:
+    def reply(self, answer: Answer, status: int = 200) -> None:
         content = json.dumps(dict(answer) if answer is not None else {}).encode()
-        self.send_response(404 if answer is None else 200)
+        self.send_response(404 if answer is None else status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
         self.end_headers()

@@ -21,7 +21,7 @@ from langchain_core.document_loaders import Blob
 from langchain_core.documents import Document
 from numbered_pages import UNSURE, choice, number_in, page, write_pdf
 from pydantic import BaseModel, SecretStr
-from vision_server import Body, Serve, VisionServer
+from vision_server import Body, Refusal, Serve, VisionServer
 from waiting import wait_until
 
 from langchain_glm4v import (
@@ -341,6 +341,60 @@ def test_equal_pages_are_asked_about_once(serve: Serve, tmp_path: Path) -> None:
     assert len(slow.bodies) == 1
 
 
+def test_reading_depends_on_how_it_was_made(server: VisionServer, tmp_path: Path) -> None:
+    path, cache = write_pdf(tmp_path / "a.pdf", [3], turn=180), tmp_path / "pages.sqlite"
+    options: list[dict[str, Any]] = [{"finds_turn": False}, {}, {"temperatures": [0.5]}]
+    asked = []
+    for given in options:
+        (document,) = GLM4VLoader(path, llm=server.model(), cache=cache, **given).load()
+        asked.append((document.page_content, document.metadata["from_cache"]))
+    assert asked == [("zzz", False), ("page 3", False), ("page 3", False)]
+
+
+def test_failure_of_a_later_attempt_leaves_what_was_read(serve: Serve, tmp_path: Path) -> None:
+    answers = iter([choice("gibberish", logprob=UNSURE)])
+    server = serve(lambda _: next(answers, Refusal(400, "no more")))
+    path, cache = write_pdf(tmp_path / "a.pdf", [3]), tmp_path / "pages.sqlite"
+    (document,) = GLM4VLoader(path, llm=server.model(), cache=cache).load()
+    assert document.page_content == "gibberish"
+    assert document.metadata["output_tokens"] == 2
+    # Another turn might have been better, so it is not kept.
+    with pytest.raises(PageError, match="no more"):
+        GLM4VLoader(path, llm=server.model(), cache=cache).load()
+
+
+def test_server_that_tells_no_probabilities(serve: Serve, tmp_path: Path) -> None:
+    def say(body: Body) -> "str | Refusal":
+        if body.get("logprobs"):
+            return Refusal(400, "logprobs is not supported")
+        return f"page {number_in(body)}"
+
+    server = serve(say)
+    path = write_pdf(tmp_path / "a.pdf", [3, 5])
+    documents = GLM4VLoader(path, llm=server.model()).load()
+    assert numbers_of(documents) == [(0, "page 3"), (1, "page 5")]
+    assert "confidence" not in documents[0].metadata
+
+
+def test_missing_probability_of_a_token_is_left_out(serve: Serve, tmp_path: Path) -> None:
+    def say(body: Body) -> Body:
+        answer = read(body)
+        answer["logprobs"]["content"].append({"token": "", "logprob": None})
+        return answer
+
+    (document,) = GLM4VLoader(write_pdf(tmp_path / "a.pdf", [3]), llm=serve(say).model()).load()
+    assert document.metadata["confidence"] == pytest.approx(0.99, abs=0.001)
+
+
+def test_path_that_leads_nowhere_is_told_before_any_is_read(
+    server: VisionServer, tmp_path: Path
+) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [3])
+    with pytest.raises(MediaNotFoundError, match=r"nope\.pdf"):
+        GLM4VLoader([path, tmp_path / "nope.pdf"], llm=server.model()).load()
+    assert server.bodies == []
+
+
 def test_failed_pages_are_not_cached(serve: Serve, tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3])
     server = serve(lambda body: choice("x", reason="length") if server.bad else read(body))  # type: ignore[attr-defined]
@@ -471,6 +525,10 @@ def test_wrong_options_are_told_at_once(server: VisionServer, tmp_path: Path) ->
         {"max_concurrency": 2.5},
         {"temperatures": []},
         {"temperatures": [None, "hot"]},
+        {"temperatures": [float("inf")]},
+        {"temperatures": None},
+        {"scripts": None},
+        {"prompt": None},
         {"scripts": "cjk"},
         {"scripts": ["chinese"]},
         {"prompt": " "},

@@ -30,7 +30,7 @@ def reply(text: str, *problems: Problem, confidence: float | None = 0.99) -> Rep
 
 
 def attempted(
-    replies: Sequence[Reply], *, finds_turn: bool = True
+    replies: Sequence[Reply | None], *, finds_turn: bool = True
 ) -> tuple[list[Attempt], Reading]:
     """The attempts that are made if these are the replies, and what they come to."""
     steps = attempts.read(finds_turn=finds_turn)
@@ -109,6 +109,13 @@ def test_no_page_is_turned_unasked_or_without_a_reason() -> None:
     assert len(attempted([reply("?", confidence=None)])[0]) == 1
 
 
+def test_what_was_read_counts_though_a_later_attempt_fails() -> None:
+    made, reading = attempted([reply("half", "cut off"), None])
+    assert (len(made), reading.text, reading.problems) == (2, "half", ("cut off",))
+    made, reading = attempted([reply("?", confidence=0.5), reply("better", confidence=0.9), None])
+    assert (len(made), reading.text, reading.turn) == (3, "?", 0)
+
+
 def test_limit_grows_while_the_server_keeps_up_and_shrinks_with_its_queue() -> None:
     limit = FIRST_LIMIT
     for _ in range(6):
@@ -149,6 +156,7 @@ def test_limit_is_never_out_of_bounds(
         ("ひらがな", "stop", ["hiragana", "cjk"], ()),
         ("12,5 %", "stop", ["cyrillic"], ()),
         ("", "length", ["cjk"], ("cut off", "empty")),
+        ("half", "content_filter", [], ("broken off",)),
     ],
 )
 def test_problems(

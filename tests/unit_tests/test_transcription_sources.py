@@ -1,5 +1,6 @@
 """What is to be read: which files, in which order, called what."""
 
+import io
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from langchain_core.documents.base import Blob
 from PIL import Image
 
-from langchain_glm4v.errors import MediaError, MediaNotFoundError
+from langchain_glm4v.errors import MediaError, MediaNotFoundError, UnsupportedMediaError
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription.sources import Rendering, Source, find, pages
 
@@ -89,3 +90,35 @@ def test_a_damaged_page_of_a_tiff_does_not_keep_back_the_others(tmp_path: Path) 
     assert "page 2 of" in found[1].error
     with pytest.raises(MediaError, match=r"has 3 pages, so there is no page 4"):
         [*pages(source, Rendering(pages="4"), Preparation())]
+
+
+@pytest.mark.usefixtures("folder")
+def test_hidden_files_of_a_folder_are_left_out() -> None:
+    expected = names("scans")
+    for hidden in ("scans/._b.pdf", "scans/.trash/d.pdf"):
+        Path(hidden).parent.mkdir(exist_ok=True)
+        Path(hidden).touch()
+    assert names("scans") == expected
+    assert names("scans/._b.pdf") == ["scans/._b.pdf"]
+
+
+def test_home_may_be_a_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert names("~/scans/b.pdf") == [str(folder / "scans/b.pdf")]
+    with pytest.raises(MediaNotFoundError, match="no file at '~nobody-of-this-name/b"):
+        names("~nobody-of-this-name/b.pdf")
+
+
+@pytest.mark.parametrize("given", [io.BytesIO(b"%PDF\n%"), [io.BytesIO(b"%PDF")], [3], [None]])
+def test_what_is_nothing_to_be_read(given: object) -> None:
+    with pytest.raises(UnsupportedMediaError, match="is nothing to be read: give paths"):
+        [*find(given)]
+
+
+def test_bytes_of_any_class() -> None:
+    assert [s.name for s in find(memoryview(b"%PDF"))] == ["bytes"]
+    assert len([*find([b"%PDF", bytearray(b"%PDF")])]) == 2
+
+
+def test_pages_that_can_be_taken_once() -> None:
+    assert Rendering(pages=iter([0, 2])).pages == [0, 2]  # type: ignore[arg-type]

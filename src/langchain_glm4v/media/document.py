@@ -163,8 +163,8 @@ def pages(
         source: A PDF, or a document that `office` converts: a path, a `file://`, `data:` or
             `http(s)://` URL, its bytes, or a `Blob` of LangChain's.
         pages: Which ones, in the order wanted. A string counts them from 1, as people do:
-            "1,3,5-7", "-3" the first three, "5-" from the fifth on. Numbers count from 0, as
-            `Page.number` does. Default: all.
+            "1,3,5-7", "-3" the first three, or all if there are fewer, "5-" from the fifth on.
+            Numbers count from 0, as `Page.number` does. Default: all.
         longest_side: Pixels of the longer side, rounded down to a multiple of 28; less where the
             page would cost more than `max_tokens`.
         max_tokens: Tokens of a page, at most: 16 to 6,144. Default: 6,084, which every server
@@ -368,7 +368,8 @@ def _ranges(pages: str) -> list[tuple[str, str]]:
 
 
 def _range(begin: str, end: str, count: int, name: str) -> range:
-    first, last = int(begin or 1), int(end or count)
+    first = int(begin or 1)
+    last = int(end or count) if begin else min(int(end), count)
     _check(first, count, name)
     _check(last, count, name)
     if first > last:

@@ -58,7 +58,7 @@ class Reply:
     seconds: float
 
 
-Steps: TypeAlias = Generator[Attempt, Reply, Reading]
+Steps: TypeAlias = Generator[Attempt, Reply | None, Reading]
 
 
 def read(*, temperatures: Sequence[float | None] = TEMPERATURES, finds_turn: bool = True) -> Steps:
@@ -72,7 +72,8 @@ def read(*, temperatures: Sequence[float | None] = TEMPERATURES, finds_turn: boo
         finds_turn: Whether the page may be turned.
 
     Yields:
-        Each attempt; what it came to must be sent in.
+        Each attempt; what it came to must be sent in, None if it failed: then no more are made. The
+        first must not fail.
 
     Returns:
         The best of those at this turn: with a text, with the fewest problems, and of these with the
@@ -82,11 +83,17 @@ def read(*, temperatures: Sequence[float | None] = TEMPERATURES, finds_turn: boo
     turn: Turn = 0
     for temperature in temperatures:
         attempt = Attempt(turn, temperature)
-        made.append((attempt, (yield attempt)))
-        if finds_turn and len(made) == 1 and _is_doubtful(made[0][1]):
+        reply = yield attempt
+        if reply is None:
+            break
+        made.append((attempt, reply))
+        if finds_turn and len(made) == 1 and _is_doubtful(reply):
             for other in _TURNS:
                 attempt = Attempt(other, temperature)
-                made.append((attempt, (yield attempt)))
+                reply = yield attempt
+                if reply is None:
+                    return _reading(made, 0)
+                made.append((attempt, reply))
             turn = _found_turn(made)
         if not _best(made, turn).problems:
             break

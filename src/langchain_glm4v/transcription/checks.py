@@ -10,6 +10,7 @@ from langchain_glm4v.transcription.records import Problem
 
 EXPLAINED: dict[Problem, str] = {
     "cut off": "it was cut off by the limit of tokens: raise max_tokens, or the server's context",
+    "broken off": "the server broke it off, as filters of contents and errors within it do",
     "repetition": "the model repeated itself endlessly",
     "empty": "the model read nothing, though something stands on the page",
     "script": "the model wrote in another script than the page is expected to have",
@@ -20,6 +21,8 @@ EXPLAINED: dict[Problem, str] = {
 FOREIGN_SHARE = 0.2
 """Share of the letters of a page that may be of scripts that are not expected."""
 
+# How hosts call the end of an output that they broke off (OpenAI, BigModel and Z.ai, vLLM).
+_BROKEN_OFF = frozenset(("content_filter", "sensitive", "network_error", "error"))
 _COMMON = ("LATIN",)  # names, units and formulas stand in pages of every script
 _LETTERS = 0x10000  # code points among which there are letters of all living scripts
 _GOOD_LAYER = 20  # characters
@@ -41,6 +44,8 @@ def problems(
     found: list[Problem] = []
     if finish_reason == "length":
         found.append("cut off")
+    if finish_reason in _BROKEN_OFF:
+        found.append("broken off")
     if finish_reason == "repetition" or is_periodic(text):
         found.append("repetition")
     if not text.strip():

@@ -9,7 +9,7 @@ Origin: TypeAlias = Literal["model", "text layer", "blank", "none"]
 """Who gave the text of a page: the model, or the document itself; nobody, if there is nothing to
 read, or if it could not be read."""
 
-Problem: TypeAlias = Literal["cut off", "repetition", "empty", "script", "schema"]
+Problem: TypeAlias = Literal["cut off", "broken off", "repetition", "empty", "script", "schema"]
 """What is wrong with a text: see `checks`."""
 
 

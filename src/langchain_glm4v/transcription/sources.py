@@ -22,10 +22,14 @@ from langchain_glm4v.transcription.records import DocumentFacts, name_of
 SUFFIXES = frozenset(
     (
         *(".pdf", ".pptx", ".ppt", ".odp", ".docx", ".doc", ".odt"),
-        *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic"),
+        *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"),
+        *(".heic", ".heif"),
     )
 )
-"""Endings of the names of files that are taken from a folder; one that is named is always taken."""
+"""Endings of the names of files that are taken from a folder, if they are not hidden; one that is
+named is always taken."""
+
+_SINGLE = (str, os.PathLike, bytes, bytearray, memoryview)
 
 Sources: TypeAlias = Any
 """A path, a URL, a pattern such as "scans/**/*.pdf", a folder, bytes or a `Blob`, or several;
@@ -98,6 +102,8 @@ class Rendering:
     max_tokens: int = 6084
 
     def __post_init__(self) -> None:
+        if isinstance(self.pages, Iterator):  # which can be taken but once
+            object.__setattr__(self, "pages", [*self.pages])
         try:
             document.check_pages(self.pages)
             check_limits(self.max_tokens, self.longest_side)
@@ -110,8 +116,9 @@ def find(sources: Sources) -> Iterator[Source]:
 
     Raises:
         MediaNotFoundError: A path, a folder or a pattern leads to nothing.
+        UnsupportedMediaError: Something is none of these.
     """
-    if isinstance(sources, str | os.PathLike | bytes | bytearray) or hasattr(sources, "as_bytes"):
+    if isinstance(sources, _SINGLE) or hasattr(sources, "as_bytes") or hasattr(sources, "read"):
         sources = [sources]
     seen: set[str] = set()
     index = 0
@@ -128,10 +135,15 @@ def _all(several: Iterable[Any]) -> Iterator[Source]:
     for given in several:
         if isinstance(given, Source):
             yield given
+        elif not (isinstance(given, _SINGLE) or hasattr(given, "as_bytes")):
+            raise UnsupportedMediaError(
+                f"a {type(given).__name__} is nothing to be read: give paths, URLs, bytes or Blobs"
+            )
         elif given == "":  # of which `Path` makes the current folder
             raise MediaNotFoundError("the path is empty: give one, or '.' for the current folder")
         elif isinstance(given, str | os.PathLike) and not scheme(os.fspath(given)):
-            yield from (Source(path, str(path)) for path in _files(Path(given)))
+            path = Path(os.path.expanduser(given))  # noqa: PTH111 - leaves what is nobody's home
+            yield from (Source(path, str(path)) for path in _files(path))
         else:
             yield Source(given, _name(given))
 
@@ -154,7 +166,9 @@ def _files(path: Path) -> Iterable[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        found = [
+            p for p in sorted(path.rglob("*")) if _is_read(p.relative_to(path)) and p.is_file()
+        ]
         what = f"no document or picture in the folder {str(path)!r}"
     else:
         # Patterns of absolute paths too, which those of `Path` may not be.
@@ -164,6 +178,11 @@ def _files(path: Path) -> Iterable[Path]:
     if not found:
         raise MediaNotFoundError(f"there is {what}: check the path, or the pattern")
     return found
+
+
+def _is_read(path: Path) -> bool:
+    """Whether a file in a folder is taken, by its name: not if it, or what it is in, is hidden."""
+    return path.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in path.parts)
 
 
 def _shortest(paths: Iterable[Path]) -> Iterable[Path]:
@@ -238,6 +257,8 @@ def _of_picture(source: Source, given: Given, rendering: Rendering) -> Iterator[
         with image.pages(given, max_tokens=rendering.max_tokens) as found:
             yield from _shown(source, found, rendering)
     except MediaError as error:
+        if source.name in str(error):
+            raise
         raise type(error)(f"{source.name}: {error}") from error
 
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, 
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -67,7 +68,7 @@ _FATAL = (
 _NOTHING = Reading(text="", origin="none")
 _DAMAGED = "its file is damaged, and a part of it is missing ({}): scan it again"
 # Parameters that leave the text of a page as it is. Only readings without problems are kept, and a
-# larger limit of tokens, or other attempts after a good one, would have changed none of these.
+# larger limit of tokens would have changed none of these.
 _WITHOUT_EFFECT = frozenset(
     (
         *("max_tokens", "max_completion_tokens"),
@@ -112,7 +113,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, is_accepted, accepted in (
-            ("prompt", bool(self.prompt.strip()), "a text that is not empty"),
+            ("prompt", _is_text(self.prompt), "a text that is not empty"),
             ("text_layer", self.text_layer in ("auto", "ignore"), "'auto' or 'ignore'"),
             ("scripts", _are_scripts(self.scripts), "a list of names, such as ['cjk']"),
             ("temperatures", _are_temperatures(self.temperatures), "a list of numbers from 0 on"),
@@ -127,17 +128,27 @@ class Options:
             )
 
 
+def _is_text(given: Any) -> bool:
+    return isinstance(given, str) and bool(given.strip())
+
+
 def _are_scripts(given: Any) -> bool:
-    return not isinstance(given, str) and all(
+    return _is_list(given) and all(
         isinstance(name, str) and checks.is_script(name) for name in given
     )
 
 
 def _are_temperatures(given: Any) -> bool:
     """Whether there is one at least, and each is a number that is not negative, or None."""
-    return len(given) > 0 and all(
-        one is None or (isinstance(one, int | float) and one >= 0) for one in given
+    return (
+        _is_list(given)
+        and len(given) > 0
+        and all(one is None or (isinstance(one, int | float) and 0 <= one < inf) for one in given)
     )
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str)
 
 
 def _is_count(given: Any) -> bool:
@@ -205,6 +216,7 @@ class _Run:
         self._cache = cache
         self._gate = anyio.CapacityLimiter(min(FIRST_LIMIT, options.max_concurrency))
         self._puts: set[asyncio.Task[None]] = set()
+        self._tells_confidence = True
         self._running: dict[bytes, asyncio.Task[PageResult]] = {}  # by key, if there is a cache
         # What a reading depends on beside the picture; the form of what is written here, too.
         self._depends_on = _depends_on(llm, options)
@@ -302,31 +314,37 @@ class _Run:
         """Let the model read a page, and give its place back."""
         result = _Result(page)
         try:
-            reading = await self._attempted(page)
+            reading, is_final = await self._attempted(page)
         except _FATAL:
             raise
         except (GLM4VError, openai.OpenAIError) as error:
             return result(_NOTHING, error=" ".join(str(error).split()))
         finally:
             self._gate.release_on_behalf_of(holder)
-        if not reading.problems and self._cache is not None:
+        if is_final and not reading.problems and self._cache is not None:
             put = asyncio.create_task(asyncio.to_thread(self._cache.put, key, reading))
             self._puts.add(put)
             put.add_done_callback(self._puts.discard)
             await asyncio.shield(put)  # what was paid for is kept, though nobody waits any more
         return result(reading)
 
-    async def _attempted(self, page: SourcePage) -> Reading:
+    async def _attempted(self, page: SourcePage) -> tuple[Reading, bool]:
+        """The reading of a page, and whether no attempt at it failed that might have changed it."""
         options = self._options
         steps = attempts.read(temperatures=options.temperatures, finds_turn=options.finds_turn)
         attempt = next(steps)
+        reply: Reply | None = await self._asked(page, attempt)
         while True:
-            reply = await self._asked(page, attempt)
             try:
                 attempt = steps.send(reply)
             except StopIteration as over:
-                reading: Reading = over.value
-                return reading
+                return over.value, reply is not None
+            try:
+                reply = await self._asked(page, attempt)
+            except _FATAL:
+                raise
+            except (GLM4VError, openai.OpenAIError):  # what was read before is of use all the same
+                reply = None
 
     async def _asked(self, page: SourcePage, attempt: Attempt) -> Reply:
         picture, mime_type = page.picture, page.mime_type
@@ -340,11 +358,17 @@ class _Run:
                 {"type": "text", "text": self._options.prompt},
             ]
         )
-        sampling: dict[str, Any] = {"logprobs": True}
+        sampling: dict[str, Any] = {"logprobs": True} if self._tells_confidence else {}
         if attempt.temperature is not None:
             sampling["temperature"] = attempt.temperature
         began = time.monotonic()
-        text, message, fits = await self._answer(question, sampling)
+        try:
+            text, message, fits = await self._answer(question, sampling)
+        except openai.BadRequestError as error:
+            if "logprobs" not in sampling or "logprobs" not in str(error):
+                raise
+            self._tells_confidence = False  # pages are not turned then
+            return await self._asked(page, attempt)
         usage: Mapping[str, Any] = message.usage_metadata or {}
         reason = message.response_metadata.get("finish_reason")
         problems = checks.problems(text, reason, scripts=self._options.scripts)
@@ -423,7 +447,7 @@ async def _as_read(first: asyncio.Task[PageResult], page: SourcePage) -> PageRes
 
 def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
     """The pages of all sources; a file that cannot be read is one page with an error."""
-    for source in sources.find(given):
+    for source in [*sources.find(given)]:  # that one leads to nothing is told before any is read
         with closing(sources.pages(source, rendering, media)) as pages:
             try:
                 yield from pages
@@ -458,6 +482,8 @@ def _depends_on(llm: ChatGLM4V, options: Options) -> dict[str, Any]:
         "model": {name: told[name] for name in told if name not in _WITHOUT_EFFECT},
         "prompt": options.prompt,
         "schema": _plain(options.schema),
+        "temperature": options.temperatures[0],
+        "finds_turn": options.finds_turn,
         "scripts": [*options.scripts],
     }
 
@@ -484,5 +510,9 @@ def _confidence(message: AIMessage) -> float | None:
     thinking = text.rfind(_END_OF_THINKING)
     begin = 0 if thinking < 0 else thinking + len(_END_OF_THINKING)
     ends = accumulate(len(token["token"]) for token in tokens)
-    found = [token["logprob"] for token, end in zip(tokens, ends, strict=True) if end > begin]
+    found = [
+        token["logprob"]
+        for token, end in zip(tokens, ends, strict=True)
+        if end > begin and token["logprob"] is not None
+    ]
     return math.exp(sum(found) / len(found)) if found else None
