@@ -222,6 +222,33 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(
     assert (record["total_pages"], record["origin"], bool(record["error"])) == (0, "none", True)
 
 
+def test_document_that_cannot_be_written_does_not_keep_back_the_others(
+    reading: Callable[..., Place], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate("abc", 1):
+        write_pdf(Path(f"{name}.pdf"), [number])
+    Path("out/b.pdf").mkdir(parents=True)
+    place = reading()
+    given = ("a.pdf", "b.pdf", "c.pdf", "-o", "out", "--format", "pdf", "-q", "--json")
+    assert place.run(*given) == 5
+    shown = capsys.readouterr()
+    (failure,) = json.loads(shown.out)["failures"]
+    assert failure["source"] == "b.pdf"
+    assert "'b.pdf': 'out/b.pdf' cannot be written: " in shown.err
+    assert Path("out/a.pdf").is_file()
+    assert Path("out/c.pdf").is_file()
+
+
+def test_scan_of_a_host_that_is_allowed_becomes_a_pdf(
+    reading: Callable[..., Place], web: Any
+) -> None:
+    url = web.give("/scan.pdf", write_pdf(Path("a.pdf"), [7]).read_bytes())
+    given = (url, "-o", "out", "--format", "pdf", "--pages", "1,1", "-q")
+    assert reading().run(*given, "--allow-host", "127.0.0.1") == 0
+    with pymupdf.open("out/scan.pdf") as document:
+        assert document[0].get_text().split() == ["page", "7"]
+
+
 def test_no_page_is_asked_twice(
     reading: Callable[..., Place], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -433,6 +460,10 @@ def test_options_reach_the_model(reading: Callable[..., Place]) -> None:
         (("-o", "-", "--json"), "both go to standard output"),
         (("-o", "out", "--no-resume", "--cache", "x"), "do not go together"),
         (("-o", "out", "--pages", "1;3"), "'1;3' is not as in"),
+        (("-o", "out", "--pages", "1,3-2"), "'3-2' are no pages"),
+        (("-o", "out", "--pages", "0"), "'0' are no pages"),
+        (("-o", "all.jsonl", "--cache", "all.jsonl"), "'all.jsonl' is OUT too"),
+        ((".", "-o", "pdfs", "--format", "pdf"), "would be read with '.' the next time"),
         (("-o", "out", "--scripts", "chinese"), "'chinese' is no script"),
         (("-o", "out", "--schema", "a.pdf"), "no JSON can be read from 'a.pdf'"),
         (("-o", "out", "--password-file", "none"), "no password can be read from 'none'"),

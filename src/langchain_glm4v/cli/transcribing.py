@@ -25,10 +25,12 @@ from langchain_glm4v.cli.model import (
 )
 from langchain_glm4v.cli.terminal import clock, harmless, print_json, say, table
 from langchain_glm4v.cli.values import whole
+from langchain_glm4v.errors import MediaError
 from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.media.document import LONGEST_SIDE, page_numbers
+from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription import checks, outputs, sources
-from langchain_glm4v.transcription.records import PageResult, Reading
+from langchain_glm4v.transcription.records import DocumentFacts, PageResult, Reading
 from langchain_glm4v.transcription.searchable import write_searchable
 from langchain_glm4v.transcription.sources import Rendering, Source
 from langchain_glm4v.transcription.transcriber import PROMPT, Options, Transcriber
@@ -70,6 +72,10 @@ def _pages(text: str) -> str:
     pages = text.replace(" ", "")
     if not _PAGES.fullmatch(pages):
         raise argparse.ArgumentTypeError(f"{text!r} is not as in 1,3,5-7 or -3 or 5-")
+    for part in pages.split(","):
+        ends = [int(end) for end in part.split("-") if end]
+        if 0 in ends or ends != sorted(ends):
+            raise argparse.ArgumentTypeError(f"{part!r} are no pages: they are counted from 1")
     return pages
 
 
@@ -206,7 +212,8 @@ def _transcribe(args: argparse.Namespace) -> int:
         args.misused("--password would show it to all users: give --password-file FILE")
     target = _target(args)
     found = [*sources.find(args.inputs)]
-    write = _writer(target, found, args)
+    tally = Tally()
+    write = _writer(target, found, tally, args)
     options = Options(
         prompt=args.prompt,
         schema=args.schema,
@@ -220,7 +227,6 @@ def _transcribe(args: argparse.Namespace) -> int:
     )
     fields = {**answering(args), "allow_hosts": tuple(args.allow_host)}
     with asked_model(args, fields) as model:
-        tally = Tally()
         try:
             with (
                 Progress(len(found), args.pages, is_shown=not args.quiet) as progress,
@@ -258,8 +264,15 @@ def _target(args: argparse.Namespace) -> Target:
     name = args.format or ("jsonl" if is_file or args.schema else "markdown")
     if name == "markdown" and (is_file or args.schema):
         args.misused("--format markdown is for a folder of texts: give --format jsonl")
-    if name == "pdf" and (is_file or args.output == STANDARD_OUTPUT):
-        args.misused("--format pdf is for a folder of PDFs: give a folder as OUT")
+    if name == "pdf":
+        if is_file or args.output == STANDARD_OUTPUT:
+            args.misused("--format pdf is for a folder of PDFs: give a folder as OUT")
+        for given in args.inputs:
+            if Path(given).is_dir() and path.resolve().is_relative_to(Path(given).resolve()):
+                args.misused(
+                    f"the PDFs in {args.output!r} would be read with {given!r} the next time: "
+                    "choose another OUT"
+                )
     if args.output == STANDARD_OUTPUT:
         if args.json:
             args.misused("--json and the pages would both go to standard output")
@@ -275,6 +288,8 @@ def _cache(target: Target, args: argparse.Namespace) -> Path | None:
     if args.cache:
         if not args.resume:
             args.misused("--cache and --no-resume do not go together")
+        if target.file and target.file.resolve() == Path(args.cache).resolve():
+            args.misused(f"{args.cache!r} is OUT too: give another file as --cache")
         return Path(args.cache)
     return target.folder / CACHE if args.resume and target.folder else None
 
@@ -288,7 +303,7 @@ def _how_to_go_on(cache: Path | None) -> str:
 
 
 def _writer(
-    target: Target, found: Sequence[Source], args: argparse.Namespace
+    target: Target, found: Sequence[Source], tally: "Tally", args: argparse.Namespace
 ) -> Callable[[Results], None]:
     """What writes pages; ends the program if they would take the place of what is read."""
     if target.folder is None:
@@ -304,8 +319,11 @@ def _writer(
     if target.file:
         return partial(_write_one, FORMS[target.form], target.file)
     if target.form == "pdf":
-        return partial(_write_each, partial(_write_pdf, found, args.password_file), paths)
-    return partial(_write_each, partial(_write_text, FORMS[target.form]), paths)
+        media = Preparation(allow_hosts=tuple(args.allow_host))
+        write: Write = partial(_write_pdf, found, media, args.password_file)
+    else:
+        write = partial(_write_text, FORMS[target.form])
+    return partial(_write_each, write, paths, tally)
 
 
 def _print(form: Form, results: Results) -> None:
@@ -320,15 +338,20 @@ def _write_one(form: Form, path: Path, results: Results) -> None:
         file.writelines(form(results))
 
 
-def _write_each(write: Write, paths: Sequence[Path], results: Results) -> None:
+def _write_each(write: Write, paths: Sequence[Path], tally: "Tally", results: Results) -> None:
     for index, pages in groupby(results, key=lambda result: result.document.index):
-        _write_document(write, paths[index], pages)
+        _write_document(write, paths[index], tally, pages)
 
 
-def _write_document(write: Write, path: Path, pages: Results) -> None:
+def _write_document(write: Write, path: Path, tally: "Tally", pages: Results) -> None:
     first = next(pages)
-    if first.document.total_pages:  # else it could not be opened
+    if not first.document.total_pages:  # it could not be opened
+        return
+    try:
         write(path, chain([first], pages))
+    except (MediaError, OSError) as error:
+        # The others can be written all the same, and the cache keeps what was read.
+        tally.failed(first.document, f"{str(path)!r} cannot be written: {error}")
 
 
 def _write_text(form: Form, path: Path, pages: Results) -> None:
@@ -336,11 +359,17 @@ def _write_text(form: Form, path: Path, pages: Results) -> None:
         file.writelines(form(pages))
 
 
-def _write_pdf(found: Sequence[Source], password: str | None, path: Path, pages: Results) -> None:
+def _write_pdf(
+    found: Sequence[Source], media: Preparation, password: str | None, path: Path, pages: Results
+) -> None:
     first = next(pages)
     source = found[first.document.index]
+    given = sources.content(source, media)
     whole = chain([first], pages)
-    write_searchable(source.given, whole, path, password=password, name=source.name)
+    write_searchable(given, whole, path, password=password, name=source.name)
+
+
+_NOTHING = Reading(text="", origin="none")
 
 
 @dataclass
@@ -350,7 +379,8 @@ class Tally:
     Attributes:
         documents: How many there were.
         pages: What became of them -> how many; the names are those of `BECAME`.
-        failures: The pages that failed, without their texts.
+        failures: The pages that failed, without their texts, and the documents that could not be
+            opened or written.
         input_tokens: Tokens of all prompts of this run.
         output_tokens: Tokens of all outputs of this run.
         began: When it began, by `time.monotonic()`.
@@ -376,7 +406,13 @@ class Tally:
             self.input_tokens += result.reading.input_tokens
             self.output_tokens += result.reading.output_tokens
         if result.error:
-            self.failures.append(replace(result, reading=Reading(text="", origin="none")))
+            self.failures.append(replace(result, reading=_NOTHING))
+
+    def failed(self, document: DocumentFacts, error: str) -> None:
+        """Note that the pages of a document were read in vain."""
+        self.failures.append(
+            PageResult(document=document, number=None, reading=_NOTHING, error=error)
+        )
 
     def summary(self) -> dict[str, Any]:
         """All of it, of JSON's types."""

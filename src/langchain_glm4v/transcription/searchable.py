@@ -93,17 +93,21 @@ def _layers(
     pdf: Path, results: Iterable[PageResult], password: str | None, name: str
 ) -> Generator[Layer]:
     """The texts of the pages, in the order of the results; some are placed at once."""
-    taken: dict[int, tuple[int, Reading]] = {}
+    taken: dict[int, Reading] = {}
+    seen: set[int] = set()
 
-    def places() -> Iterator[int]:
-        for place, result in enumerate(results):
+    def numbers() -> Iterator[int]:
+        for result in results:
             number, reading = result.number, result.reading
-            if number is not None and reading.origin == "model" and reading.text.strip():
-                taken[place] = number, reading
-                yield place
+            if number is None or number in seen:  # a page may have been asked for twice
+                continue
+            if reading.origin == "model" and reading.text.strip():
+                seen.add(number)
+                taken[number] = reading
+                yield number
 
-    def layer(place: int) -> Layer | None:
-        number, reading = taken.pop(place)
+    def layer(number: int) -> Layer | None:
+        reading = taken.pop(number)
         (page,) = document.tried_pages(pdf, pages=[number], password=password, name=name)
         if isinstance(page, FailedPage) or is_good_layer(page.text, 0.0):
             return None
@@ -111,7 +115,7 @@ def _layers(
         placed = placing.place(reading.text, page.data, f"page {number + 1} of {name!r}", turn)
         return Layer(number, turn, placed.slope, [*_layer_words(placed)])
 
-    with closing(pool.each(layer, places())) as made:  # type: ignore[type-var]
+    with closing(pool.each(layer, numbers())) as made:  # type: ignore[type-var]
         for one in made:
             if one is not None and one.words:
                 yield one

@@ -16,6 +16,7 @@ from langchain_glm4v.errors import (
 from langchain_glm4v.media import document, image, pool
 from langchain_glm4v.media.budget import check_limits
 from langchain_glm4v.media.source import Given, scheme, without_secrets
+from langchain_glm4v.media_blocks import Medium
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription.records import DocumentFacts, name_of
 
@@ -203,16 +204,32 @@ def pages(source: Source, rendering: Rendering, media: Preparation) -> Generator
         MediaError: The file cannot be read, or is no document and no picture.
     """
     medium = media.recognised(source.given)
-    given = medium.fetched.data if medium.fetched else medium.source
     match medium.kind:
         case "document":
-            yield from _of_document(source, given, rendering)
+            yield from _of_document(source, _content(medium), rendering)
         case "picture":
-            yield from _of_picture(source, given, rendering)
+            yield from _of_picture(source, _content(medium), rendering)
         case "video":
             raise UnsupportedMediaError(
                 f"{source.name!r} is a video: give a document or a picture to be read"
             )
+
+
+def content(source: Source, media: Preparation) -> Given:
+    """What a source leads to: what is in the network, as its bytes.
+
+    Args:
+        source: The file.
+        media: Fetches what is in the network.
+
+    Raises:
+        MediaError: It cannot be fetched or read.
+    """
+    return _content(media.recognised(source.given))
+
+
+def _content(medium: Medium) -> Given:
+    return medium.fetched.data if medium.fetched else medium.source
 
 
 def _of_document(source: Source, given: Given, rendering: Rendering) -> Iterator[SourcePage]:
