@@ -20,6 +20,7 @@ from langchain_glm4v.drawing import draw
 from langchain_glm4v.errors import MediaError, RequestError
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.media import document, image, pool, scan
+from langchain_glm4v.media.source import HIDDEN
 from langchain_glm4v.page_marks import Mark, find_marks
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription import placing, sources
@@ -41,8 +42,15 @@ than texts and numbers."""
 _AHEAD = 200  # characters in which the next word of a page is looked for
 _ROOM = 0.25  # between a line and what is drawn around it, in heights of the line
 _APART = " ,，、;；"  # what may stand between marks side by side
-_PAIRS = ('""', "“”", "„“", "「」", "『』", "«»")
-_QUOTES = re.compile("|".join(rf"{pair[0]}([^{pair[1]}\n]{{1,2000}}){pair[1]}" for pair in _PAIRS))
+_PAIRS = ("“”", "„“", "「」", "『』", "«»")
+_QUOTES = re.compile(
+    "|".join(
+        (
+            r'(?<!\d)"([^"\n]{1,2000})"',  # behind a digit it stands for inches
+            *(rf"{pair[0]}([^{pair[1]}\n]{{1,2000}}){pair[1]}" for pair in _PAIRS),
+        )
+    )
+)
 
 
 def split_pages(
@@ -50,6 +58,7 @@ def split_pages(
     splitter: BaseDocumentTransformer | None = None,
     *,
     password: str | None = None,
+    allow_hosts: Sequence[str] = (),
 ) -> Iterator[Document]:
     """Split pages into chunks that know where they stand.
 
@@ -58,8 +67,10 @@ def split_pages(
     Args:
         pages: From `GLM4VLoader` in mode "page", with the metadata "source" and "page".
         splitter: Such as `RecursiveCharacterTextSplitter` of `langchain-text-splitters`. It must
-            cut the text of a page and not change it. Default: a page is a chunk.
+            cut the text of a page and not change it. Where chunks overlap and rows are the same,
+            only `add_start_index=True` tells which is which. Default: a page is a chunk.
         password: Of encrypted PDFs.
+        allow_hosts: Hosts that may be fetched from though they are not public.
 
     Yields:
         The chunks, with the metadata of their page; "start_index", the place of their first
@@ -67,7 +78,8 @@ def split_pages(
         has none.
 
     Raises:
-        RequestError: If a page has no "source" or "page", or the splitter changes the text.
+        RequestError: If a page has no "source" or "page" or came as bytes, or the splitter changes
+            the text.
         MediaError: If a page cannot be rendered again.
     """
     taken: dict[int, Document] = {}
@@ -79,21 +91,25 @@ def split_pages(
                 yield number
 
     def chunks(number: int) -> list[Document]:
-        return _chunks(taken.pop(number), splitter, password)
+        return _chunks(taken.pop(number), splitter, password, allow_hosts)
 
     for found in pool.each(chunks, numbers()):
         yield from found
 
 
 def _chunks(
-    page: Document, splitter: BaseDocumentTransformer | None, password: str | None
+    page: Document,
+    splitter: BaseDocumentTransformer | None,
+    password: str | None,
+    allow_hosts: Sequence[str],
 ) -> list[Document]:
     text = page.page_content
-    words = [*_words(page, password)]
+    shown = _rendered(page, document.LONGEST_SIDE, password, allow_hosts)
+    words = [*_words(page, shown)]
     parts = [page] if splitter is None else splitter.transform_documents([page])
-    chunks, start = [], -1
+    chunks, start, end = [], -1, 0
     for part in parts:
-        start = part.metadata.get("start_index", text.find(part.page_content, start + 1))
+        start = part.metadata.get("start_index", _start(text, part.page_content, start, end))
         end = start + len(part.page_content)
         if start < 0 or text[start:end] != part.page_content:
             raise RequestError(
@@ -106,11 +122,16 @@ def _chunks(
     return chunks
 
 
-def _words(page: Document, password: str | None) -> Iterator[tuple[int, placing.Word]]:
+def _start(text: str, part: str, last: int, end: int) -> int:
+    """Where a chunk begins: as near as can be to the end of the last one, before it or after."""
+    places = [text.rfind(part, last + 1, end + len(part) - 1), text.find(part, end)]
+    return min((at for at in places if at >= 0), key=lambda at: abs(at - end), default=-1)
+
+
+def _words(page: Document, shown: sources.SourcePage) -> Iterator[tuple[int, placing.Word]]:
     """The words of a page, each in the box of its whole line, and where they are in its text."""
     text = page.page_content
-    found = _rendered(page, document.LONGEST_SIDE, password)
-    placed = placing.place(text, found.picture, _name(page), _turn(page))
+    placed = placing.place(text, shown.picture, _name(page), _turn(page))
     at = 0
     for word in placed.words:
         # One that is written otherwise than it is shown is about where the last one was.
@@ -204,7 +225,7 @@ def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
 
     A mark is the number of a passage, `[2]`, or a page, `[scan.pdf p. 3]`, in whatever words. What
     is quoted since the mark before, in the same line, is what it cites; marks side by side cite the
-    same.
+    same. Marks in a quote are its own.
 
     Args:
         answer: The text of an answer to `PROMPT`, or to another that asks for such marks.
@@ -217,7 +238,10 @@ def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
     citations: list[Citation] = []
     quotes: list[str] = []
     last = 0
+    quoted = [found.span() for found in _QUOTES.finditer(answer)]
     for mark in find_marks(answer):
+        if any(begin < mark.begin and mark.end < end for begin, end in quoted):
+            continue
         if not (cited := _meant(mark, passages)):
             continue
         said = answer[max(last, answer.rfind("\n", 0, mark.begin) + 1) : mark.begin]
@@ -257,7 +281,11 @@ def _is_named(source: str, name: str) -> bool:
 
 
 def page_picture(
-    passage: Document, *, longest_side: int = document.LONGEST_SIDE, password: str | None = None
+    passage: Document,
+    *,
+    longest_side: int = document.LONGEST_SIDE,
+    password: str | None = None,
+    allow_hosts: Sequence[str] = (),
 ) -> "Image.Image":
     """Render the page that a passage is of, turned as it was read.
 
@@ -265,12 +293,13 @@ def page_picture(
         passage: A page, or a chunk of one.
         longest_side: Pixels of the longer side of a page of a document. Default: 1540.
         password: Of an encrypted PDF.
+        allow_hosts: As for `split_pages`.
 
     Raises:
-        RequestError: If it has no metadata "source" and "page".
+        RequestError: If it has no metadata "source" and "page", or came as bytes.
         MediaError: If its document is gone, or cannot be rendered any more.
     """
-    found = _rendered(passage, longest_side, password)
+    found = _rendered(passage, longest_side, password, allow_hosts)
     turn = _turn(passage)
     return image.upright(
         scan.turned(found.picture, turn, _name(passage)) if turn else found.picture
@@ -282,6 +311,7 @@ def citation_picture(
     *,
     longest_side: int = document.LONGEST_SIDE,
     password: str | None = None,
+    allow_hosts: Sequence[str] = (),
 ) -> "Image.Image":
     """Render the page that is cited, with boxes around the lines that are quoted.
 
@@ -289,11 +319,14 @@ def citation_picture(
         citation: Of whose boxes there may be none.
         longest_side: As for `page_picture`.
         password: Likewise.
+        allow_hosts: Likewise.
 
     Raises:
         MediaError: As for `page_picture`.
     """
-    page = page_picture(citation.passage, longest_side=longest_side, password=password)
+    page = page_picture(
+        citation.passage, longest_side=longest_side, password=password, allow_hosts=allow_hosts
+    )
     return draw(page, [_with_room(box, page.width / page.height) for box in citation.boxes])
 
 
@@ -304,7 +337,9 @@ def _with_room(box: Box, aspect: float) -> Box:
     return Box(box.left - across, box.top - down, box.right + across, box.bottom + down, box.label)
 
 
-def _rendered(page: Document, longest_side: int, password: str | None) -> sources.SourcePage:
+def _rendered(
+    page: Document, longest_side: int, password: str | None, allow_hosts: Sequence[str]
+) -> sources.SourcePage:
     metadata = page.metadata
     if "source" not in metadata or "page" not in metadata:
         raise RequestError(
@@ -314,8 +349,14 @@ def _rendered(page: Document, longest_side: int, password: str | None) -> source
     rendering = sources.Rendering(
         pages=[metadata["page"]], password=password, longest_side=longest_side
     )
-    source = sources.Source(metadata["source"], metadata["source"])
-    (found,) = sources.pages(source, rendering, Preparation())
+    name = metadata["source"]
+    if name in sources.NAMELESS or name.endswith(HIDDEN):
+        raise RequestError(
+            f"{_name(page)} cannot be shown again, for {name!r} leads to no file: save what came "
+            "as bytes, or from a URL with a query, as a file, and load that"
+        )
+    media = Preparation(allow_hosts=allow_hosts)
+    (found,) = sources.pages(sources.Source(name, name), rendering, media)
     if found.error:
         raise MediaError(found.error)
     return found

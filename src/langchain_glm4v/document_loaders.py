@@ -214,7 +214,10 @@ class GLM4VBlobParser(BaseBlobParser):
         self._reader = _Reader(options)
 
     def lazy_parse(self, blob: Blob) -> Iterator[Document]:
-        """Parse a blob, as `GLM4VLoader.lazy_load` does; its own metadata are kept."""
+        """Parse a blob, as `GLM4VLoader.lazy_load` does.
+
+        Its own metadata are kept, but where the document tells of itself.
+        """
         with closing(self._reader.documents(blob)) as documents:
             for document in documents:
                 yield _with_metadata(document, blob)
@@ -227,7 +230,9 @@ class GLM4VBlobParser(BaseBlobParser):
 
 
 def _with_metadata(document: Document, blob: Blob) -> Document:
-    return Document(document.page_content, metadata={**blob.metadata, **document.metadata})
+    # What the document does not tell of itself, whoever made the blob may know.
+    told = {k: v for k, v in document.metadata.items() if v != "" or k not in blob.metadata}
+    return Document(document.page_content, metadata={**blob.metadata, **told})
 
 
 class _Apart:

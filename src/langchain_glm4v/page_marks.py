@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 # The inside of brackets.
-_BRACKETED = re.compile(r"(?<=[\[(【（])[^\[\]()【】（）\n]{1,200}+(?=[\[\]()【】（）])")
+_SQUARE, _ROUND = ("[]", "【】", "［］", "〔〕"), ("()", "（）")
+_BRACKETS = re.escape("".join((*_SQUARE, *_ROUND)))
+_OPENING = re.escape("".join(pair[0] for pair in (*_SQUARE, *_ROUND)))
+_BRACKETED = re.compile(rf"(?<=[{_OPENING}])[^{_BRACKETS}\n]{{1,200}}+(?=[{_BRACKETS}])")
 _NUMBERS = r"\d{1,6}+(?:\s?页)?(?:\s?(?:[-–—~～至到]|to\b|through\b)\s?第?\s?\d{1,6}+(?:\s?页)?)?"
 _AND = r"\s?(?:[,，、;；]\s?(?:(?:and\b|&)\s?)?|(?:and\b|[&和与及])\s?)"
 _LIST = rf"{_NUMBERS}(?:{_AND}{_NUMBERS}){{0,50}}"
@@ -17,7 +20,7 @@ _RANGE = re.compile(
     r"(\d{1,6}+)(?:\s?页?\s?(?:[-–—~～至到]|to|through)\s?第?\s?(\d{1,6}+))?", re.IGNORECASE
 )
 _ITEMS = re.compile(_LIST)
-_SQUARE = ("[", "【")
+_OF_ITEMS = tuple(pair[0] for pair in _SQUARE)
 _AROUND = ",，、;；:：\"'`*_"  # names, beside blanks
 # What leads to a name, and what parts it from others.
 _LEADS = re.compile(
@@ -53,7 +56,7 @@ def find_marks(answer: str) -> Iterator[Mark]:
         places = [*_PAGES.finditer(inside)]
         for place, name in zip(places, _names(inside, places), strict=True):
             yield Mark(begin, end, name, pages=_ranges(place[1] or place[2]))
-        if not places and answer[begin] in _SQUARE and _ITEMS.fullmatch(items := _name(inside)):
+        if not places and answer[begin] in _OF_ITEMS and _ITEMS.fullmatch(items := _name(inside)):
             yield Mark(begin, end, items=_ranges(items))
 
 

@@ -1,5 +1,6 @@
 """Citations: chunks that know where they stand, marks in answers, and pictures of quoted lines."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,8 @@ def test_a_document_that_is_gone_is_told(pages: list[Document], tmp_path: Path) 
         ('"Invoice: 48213" [p. 1 of two.pdf, p. 1 of other.pdf]', [(0, "Invoice: 48213")]),
         ("『48213』（参见第1页）", [(0, "48213")]),
         ("“48213”【来源：two.pdf，第1页】", [(0, "48213")]),
+        ('"Total: 75.55" ［1］', [(0, "Total: 75.55")]),
+        ('The 12" sign says "Invoice: 48213" [1].', [(0, "Invoice: 48213")]),
         ("It has 2 pages [3], [other.pdf p. 1], [0], (1).", []),
         ("Nothing is cited.", []),
     ],
@@ -125,6 +128,40 @@ def test_answers_are_read_back(
     found = find_citations(answer, passages)
     assert [(one.page, one.quote) for one in found] == cited
     assert all(one.boxes for one in found)
+
+
+def test_mark_in_a_quote_is_the_quotes_own(passages: list[Document]) -> None:
+    found = find_citations('"As said [1] in 2020" [2] and "Bread: 5.55" [2]', passages)
+    assert [(one.page, one.quote) for one in found] == [
+        (1, "As said [1] in 2020"),
+        (1, "Bread: 5.55"),
+    ]
+
+
+def test_full_width_digits_are_found() -> None:
+    line = "金额合计：１８５.１５元"
+    metadata = {"source": "a.pdf", "page": 0, "lines": json.dumps([[line, 0, 0, 10, 10]])}
+    passage = Document(line, metadata=metadata)
+    for quote in (line, "１８５.１５元", "185.15", "合计：185.15"):
+        (citation,) = find_citations(f"“{quote}”【1】", [passage])
+        assert citation.boxes == [Box(0, 0, 10, 10)]
+    for quote in ("85.15", "185", "18515"):
+        assert not find_citations(f"“{quote}”【1】", [passage])[0].boxes
+
+
+def test_equal_rows_are_told_apart(scan: Path) -> None:
+    text = "\n".join(["Bread: 5.55"] * 7)
+    page = Document(text, metadata={"source": str(scan), "page": 1})
+    splitter = CharacterTextSplitter("\n", chunk_size=25, chunk_overlap=0)
+    chunks = [*split_pages([page], splitter)]
+    assert [chunk.metadata["start_index"] for chunk in chunks] == [0, 24, 48, 72]
+
+
+@pytest.mark.parametrize("name", ["bytes", "data", "https://host/scan.pdf?…"])
+def test_what_leads_to_no_file_cannot_be_shown_again(name: str) -> None:
+    page = Document("Total", metadata={"source": name, "page": 0})
+    with pytest.raises(RequestError, match="leads to no file: save what came"):
+        [*split_pages([page])]
 
 
 def test_marks_side_by_side_cite_the_same(passages: list[Document]) -> None:

@@ -118,10 +118,12 @@ async def test_async(server: VisionServer, tmp_path: Path) -> None:
 
 async def test_what_a_blob_tells_of_itself_is_kept(server: VisionServer, tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [3])
-    blob = Blob.from_path(path, metadata={"tenant": "us", "page": "theirs"})
+    own = {"tenant": "us", "page": "theirs", "title": "Theirs", "author": "Me"}
+    blob = Blob.from_path(path, metadata=own)
     parser = GLM4VBlobParser(llm=server.model())
     for document in (*parser.lazy_parse(blob), *[d async for d in parser.alazy_parse(blob)]):
-        assert (document.metadata["tenant"], document.metadata["page"]) == ("us", 0)
+        told = [document.metadata[name] for name in own]
+        assert told == ["us", 0, "Squares", "Me"]
 
 
 def test_sync_in_a_running_event_loop(server: VisionServer, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ made like LangChain's `Blob`, with `data` or a `path`. See `plain`."""
 MAX_BYTES = 256 * 1024 * 1024
 """Bytes of one file that is read into memory, at most: what vLLM itself downloads at most."""
 
+HIDDEN = "?…"
+"""What the query of a URL is shown as."""
+
 _SHOWN = 200  # characters of a path or URL in an error message
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 # Of a URL: user and password, query, fragment.
@@ -188,7 +191,7 @@ def without_secrets(source: Source) -> str:
     """A path or URL without what a URL may hold of secrets."""
     text = os.fspath(source)
     if scheme(source) not in ("", "data", "file"):
-        text = _SECRETS.sub(lambda found: "?…" if found[0].startswith("?") else "", text)
+        text = _SECRETS.sub(lambda found: HIDDEN if found[0].startswith("?") else "", text)
     return text
 
 

@@ -670,28 +670,30 @@ class _Index:
 
 def _letters(words: Iterator[tuple[str, bool]]) -> tuple[str, list[int], list[bool]]:
     """Letters and digits of words, the word of each, and whether a quote may begin with it."""
+    ink = [
+        (letter, number, space and not at)
+        for number, (text, space) in enumerate(words)
+        for at, letter in enumerate(unicodedata.normalize("NFKC", text).casefold())
+    ]
     letters: list[str] = []
     owners: list[int] = []
     begins: list[bool] = []
-    for number, (text, space) in enumerate(words):
-        is_begin = space
-        plain = unicodedata.normalize("NFKC", text).casefold()
-        for at, letter in enumerate(plain):
-            if letter.isalnum() or unicodedata.category(letter) in ("Mn", "Mc"):
-                letters.append(letter)
-                owners.append(number)
-                begins.append(is_begin or bool(_WIDE.match(letter)) or not letters[:-1])
-                is_begin = False
-            elif (
-                letter in _OF_NUMBER
-                and plain[at - 1 : at].isdigit()
-                and (plain[at + 1 : at + 2].isdigit())
-            ):
-                letters.append(letter)
-                owners.append(number)
-                begins.append(False)
-            else:
-                is_begin = True
+    is_begin = True
+    before, after = [("", 0, True), *ink], [*ink[1:], ("", 0, True)]
+    for (last, _, _), (letter, number, space), (following, _, parted) in zip(
+        before, ink, after, strict=False
+    ):
+        is_begin |= space
+        if letter.isalnum() or unicodedata.category(letter) in ("Mn", "Mc"):
+            begins.append(is_begin or bool(_WIDE.match(letter)))
+            is_begin = False
+        elif letter in _OF_NUMBER and last.isdigit() and following.isdigit() and not parted:
+            begins.append(False)
+        else:
+            is_begin = True
+            continue
+        letters.append(letter)
+        owners.append(number)
     return "".join(letters), owners, begins
 
 

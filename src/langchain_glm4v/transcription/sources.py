@@ -30,6 +30,9 @@ SUFFIXES = frozenset(
 """Endings of the names of files that are taken from a folder, if they are not hidden; one that is
 named is always taken."""
 
+NAMELESS = BYTES, DATA = "bytes", "data"
+"""What metadata call a source that came as bytes, or as a `data:` URL."""
+
 _SINGLE = (str, os.PathLike, bytes, bytearray, memoryview)
 
 Sources: TypeAlias = Any
@@ -159,8 +162,8 @@ def _place(given: Given) -> str | None:
 def _name(given: Given) -> str:
     named = getattr(given, "source", None) if hasattr(given, "as_bytes") else given
     if not isinstance(named, str | os.PathLike):
-        return "bytes"
-    return "data" if scheme(named) == "data" else without_secrets(named)
+        return BYTES
+    return DATA if scheme(named) == "data" else without_secrets(named)
 
 
 def _files(path: Path) -> Iterable[Path]:
