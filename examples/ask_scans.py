@@ -26,7 +26,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -96,19 +96,34 @@ def open_store(client: QdrantClient) -> QdrantVectorStore:
     return QdrantVectorStore(client, COLLECTION, Encoder())
 
 
-def index(pages: Iterable[Document], store: QdrantVectorStore) -> None:
-    """Index pages, as `GLM4VLoader` loads them; those that are there already take their place."""
+def index(pages: Iterable[Document], store: QdrantVectorStore) -> list[str]:
+    """Index pages, as `GLM4VLoader` loads them; those that are there already take their place.
+
+    Returns:
+        Their sources.
+    """
     splitter = RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=100)
     chunks = [*split_pages(pages, splitter)]
     if not chunks:
         raise ValueError("there is no text on these pages: give others")
     store.add_documents(chunks, ids=[identity(chunk) for chunk in chunks])
+    return sorted({chunk.metadata["source"] for chunk in chunks})
 
 
 def identity(chunk: Document) -> str:
     """What is the same for the same place of the same page."""
     place = [chunk.metadata[key] for key in ("source", "page", "start_index")]
     return str(uuid.uuid5(uuid.NAMESPACE_URL, repr(place)))
+
+
+def having(**metadata: list[Any]) -> models.Filter:
+    """Chunks of which each of these metadata is one of those."""
+    return models.Filter(
+        must=[
+            models.FieldCondition(key=f"metadata.{name}", match=models.MatchAny(any=values))
+            for name, values in metadata.items()
+        ]
+    )
 
 
 class Finding(NamedTuple):
@@ -146,6 +161,7 @@ def build(
     store: QdrantVectorStore,
     out: Path,
     *,
+    sources: list[str] | None = None,
     ask: Callable[[str], str] = ask,
     longest_side: int = LONGEST_SIDE,
 ) -> CompiledStateGraph[State, None, State, State]:
@@ -154,15 +170,17 @@ def build(
     Args:
         model: Looks at the pages.
         store: Their chunks.
+        sources: Those that answers may come from; the store may have others too. Default: all.
         out: Folder for the answer to each question, and the page it is on.
         ask: Makes of the question what the model is asked about a page.
         longest_side: Pixels of the longer side of a page.
     """
+    among = None if sources is None else having(source=sources)
 
     def retrieve(state: State) -> State:
         """Find chunks by what they mean, then sort them by words: vectors tell no numbers apart."""
         question = state["question"]
-        found = store.similarity_search(question, k=CHUNKS)
+        found = store.similarity_search(question, k=CHUNKS, filter=among)
         found.sort(key=lambda chunk: -len(words(chunk.page_content) & words(question)))
         pages: dict[tuple[str, int], Document] = {}
         for chunk in found:
@@ -176,13 +194,13 @@ def build(
         if NOTHING.match(said):
             finding = Finding("", Citation(page), ["the page does not say it"])
         else:
-            finding = Finding(said, cite(said, state["question"], chunks_of(page)), [])
+            finding = Finding(said, cite(said, state["question"], chunks_of(page, store)), [])
         return {"findings": [*state["findings"], finding]}
 
     def verify(state: State) -> State:
         """Look at the cited line alone."""
         *before, (said, citation, doubts) = state["findings"]
-        text = words(" ".join(chunk.page_content for chunk in chunks_of(citation.passage)))
+        text = words(" ".join(chunk.page_content for chunk in chunks_of(citation.passage, store)))
         missing = {word for word in words(state["question"]) - text if word[0].isdigit()}
         doubts = [*doubts, *(f"{word} is not on the page" for word in sorted(missing))]
         if said and not citation.quote:
@@ -209,20 +227,6 @@ def build(
             citation_picture(best.citation, longest_side=longest_side).save(out / f"{name}.png")
         return {"answer": best, "written": str(path)}
 
-    def chunks_of(page: Document) -> list[Document]:
-        """All chunks of a page, for its answer may stand in one that was not found."""
-        is_it = models.Filter(
-            must=[
-                models.FieldCondition(
-                    key=f"metadata.{key}", match=models.MatchValue(value=page.metadata[key])
-                )
-                for key in ("source", "page")
-            ]
-        )
-        records, _ = store.client.scroll(COLLECTION, scroll_filter=is_it, limit=100)
-        payloads = [record.payload or {} for record in records]
-        return [Document(one["page_content"], metadata=one["metadata"]) for one in payloads]
-
     graph = StateGraph(State)
     for node in (retrieve, answer, verify, write):
         graph.add_node(node.__name__, node)
@@ -231,6 +235,15 @@ def build(
     graph.add_conditional_edges("verify", route)
     graph.add_edge("write", END)
     return graph.compile()
+
+
+def chunks_of(page: Document, store: QdrantVectorStore) -> list[Document]:
+    """All chunks of a page, for its answer may stand in one that was not found."""
+    key = ("source", "page")
+    is_it = having(**{name: [page.metadata[name]] for name in key})
+    records, _ = store.client.scroll(COLLECTION, scroll_filter=is_it, limit=100)
+    payloads = [record.payload or {} for record in records]
+    return [Document(one["page_content"], metadata=one["metadata"]) for one in payloads]
 
 
 def words(text: str) -> set[str]:
@@ -271,9 +284,9 @@ def main() -> None:
         if is_small:
             options.update(MINIATURE)
         store = open_store(client)
-        index(GLM4VLoader(scans or SCANS, **options).lazy_load(), store)
+        given = index(GLM4VLoader(scans or SCANS, **options).lazy_load(), store)
         prompt, side = (ask_miniature, SIDE_MINIATURE) if is_small else (ask, LONGEST_SIDE)
-        graph = build(model, store, out, ask=prompt, longest_side=side)
+        graph = build(model, store, out, sources=given, ask=prompt, longest_side=side)
         state = graph.invoke({"question": question})
         print(f"{state['answer']}\n{state['written']}")
 

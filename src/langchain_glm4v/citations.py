@@ -42,12 +42,14 @@ than texts and numbers."""
 _AHEAD = 200  # characters in which the next word of a page is looked for
 _ROOM = 0.25  # between a line and what is drawn around it, in heights of the line
 _APART = " ,，、;；"  # what may stand between marks side by side
-_PAIRS = ("“”", "„“", "「」", "『』", "«»")
+_PAIRS = ("“”", "„“", "‘’", "「」", "『』", "«»")
+# A quote may go over the ends of lines, but not of paragraphs.
+_QUOTED = r"((?:[^{0}\n]|\n(?!\s*\n)){{1,2000}}){0}"
 _QUOTES = re.compile(
     "|".join(
         (
-            r'(?<!\d)"([^"\n]{1,2000})"',  # behind a digit it stands for inches
-            *(rf"{pair[0]}([^{pair[1]}\n]{{1,2000}}){pair[1]}" for pair in _PAIRS),
+            r'(?<!\d)"' + _QUOTED.format('"'),  # behind a digit it stands for inches
+            *(pair[0] + _QUOTED.format(pair[1]) for pair in _PAIRS),
         )
     )
 )
@@ -224,8 +226,8 @@ def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
     """Find what an answer cites.
 
     A mark is the number of a passage, `[2]`, or a page, `[scan.pdf p. 3]`, in whatever words. What
-    is quoted since the mark before, in the same line, is what it cites; marks side by side cite the
-    same. Marks in a quote are its own.
+    is quoted since the mark before, up to its own line, is what it cites; marks side by side cite
+    the same. Marks in a quote are its own.
 
     Args:
         answer: The text of an answer to `PROMPT`, or to another that asks for such marks.
@@ -238,15 +240,19 @@ def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
     citations: list[Citation] = []
     quotes: list[str] = []
     last = 0
-    quoted = [found.span() for found in _QUOTES.finditer(answer)]
+    quoted = [*_QUOTES.finditer(answer)]
     for mark in find_marks(answer):
-        if any(begin < mark.begin and mark.end < end for begin, end in quoted):
+        if any(found.start() < mark.begin and mark.end < found.end() for found in quoted):
             continue
         if not (cited := _meant(mark, passages)):
             continue
-        said = answer[max(last, answer.rfind("\n", 0, mark.begin) + 1) : mark.begin]
-        if said.strip(_APART):
-            quotes = [next(filter(None, found.groups())) for found in _QUOTES.finditer(said)]
+        line = answer.rfind("\n", 0, mark.begin) + 1
+        if answer[max(last, line) : mark.begin].strip(_APART):
+            quotes = [
+                next(filter(None, found.groups()))
+                for found in quoted
+                if last <= found.start() and line < found.end() <= mark.begin
+            ]
         for quote in quotes or [""]:
             meant = [Citation(passage, quote) for passage in cited]
             citations += [one for one in meant if one.boxes] or meant
@@ -275,9 +281,10 @@ def _meant(mark: Mark, passages: Sequence[Document]) -> list[Document]:
 
 def _is_named(source: str, name: str) -> bool:
     """Whether a name is that of a source; a mark without one may mean any."""
-    path = PurePath(source.casefold())
-    name = name.casefold()
-    return not name or name in (str(path), path.name, path.stem) or name.endswith(f"/{path.name}")
+    path, name = str(PurePath(source.casefold())), name.casefold()
+    # Models leave out what is in front, or behind; a relative path may be told in full.
+    told = (f"/{path}", f"/{PurePath(path).with_suffix('')}")
+    return not name or any(one.endswith(f"/{name}") or name.endswith(one) for one in told)
 
 
 def page_picture(

@@ -206,6 +206,9 @@ class GLM4VLoader(BaseLoader):
 class GLM4VBlobParser(BaseBlobParser):
     """Parses blobs of documents and pictures, for loaders that find files by themselves.
 
+    Pages of a blob are read many at once, but one blob after the other: for many pictures,
+    `GLM4VLoader`, which takes blobs too, is faster.
+
     Args:
         **options: See `LoadOptions`.
     """

@@ -1,8 +1,14 @@
 """The parts of the example that need no model."""
 
+from contextlib import closing
+from pathlib import Path
+
 from langchain_core.documents import Document
+from pydantic import SecretStr
+from qdrant_client import QdrantClient
 
 import ask_scans
+from langchain_glm4v import ChatGLM4V
 
 
 def test_words_are_those_of_the_script() -> None:
@@ -21,3 +27,20 @@ def test_the_line_that_holds_an_answer_is_cited() -> None:
     found = ask_scans.cite("四千五百元", "总金额是多少？", [Document(text, metadata=metadata)])
     assert found.quote == "二、总金额：人民币四千五百元整"
     assert [box.top for box in found.boxes] == [100]
+
+
+def test_answers_come_from_the_scans_that_are_given(tmp_path: Path) -> None:
+    chunks = [
+        Document("Total: 75.55", metadata={"source": name, "page": 0, "start_index": 0})
+        for name in ("now.pdf", "before.pdf")
+    ]
+    model = ChatGLM4V(base_url="http://127.0.0.1:1/v1", api_key=SecretStr("key"), model="glm")
+    with closing(QdrantClient(":memory:")) as client:
+        store = ask_scans.open_store(client)
+        store.add_documents(chunks)
+        found = []
+        for sources in (None, ["now.pdf"], []):
+            graph = ask_scans.build(model, store, tmp_path, sources=sources)
+            state = graph.nodes["retrieve"].invoke({"question": "What is the Total?"})
+            found.append({page.metadata["source"] for page in state["pages"]})
+    assert found == [{"now.pdf", "before.pdf"}, {"now.pdf"}, set()]

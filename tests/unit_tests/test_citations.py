@@ -118,6 +118,8 @@ def test_a_document_that_is_gone_is_told(pages: list[Document], tmp_path: Path) 
         ("“48213”【来源：two.pdf，第1页】", [(0, "48213")]),
         ('"Total: 75.55" ［1］', [(0, "Total: 75.55")]),
         ('The 12" sign says "Invoice: 48213" [1].', [(0, "Invoice: 48213")]),
+        ('"Guest: Clara Novak\nTotal: 75.55" [1].', [(0, "Guest: Clara Novak\nTotal: 75.55")]),
+        ("‘Total: 75.55’ [1].", [(0, "Total: 75.55")]),
         ("It has 2 pages [3], [other.pdf p. 1], [0], (1).", []),
         ("Nothing is cited.", []),
     ],
@@ -168,6 +170,18 @@ def test_marks_side_by_side_cite_the_same(passages: list[Document]) -> None:
     first, second = find_citations('It says "Invoice" [1][2].', passages)
     assert (first.page, second.page) == (0, 1)
     assert first.quote == second.quote == "Invoice"
+
+
+def test_folders_tell_documents_of_one_name_apart() -> None:
+    lines = '[["99.00", 0, 0, 10, 10]]'
+    both = [
+        Document("99.00", metadata={"source": f"x/{name}/scan.png", "page": 2, "lines": lines})
+        for name in "ab"
+    ]
+    for told in ("x/b/scan.png", "b/scan.png", "b/scan", "/home/me/x/b/scan.png"):
+        found = find_citations(f'"99.00" [page 3 of {told}]', both)
+        assert [one.source for one in found] == ["x/b/scan.png"]
+    assert len(find_citations('"99.00" [page 3 of scan.png]', both)) == 2
 
 
 @pytest.mark.parametrize("mark", ["[page 3 of '/x/b.pdf']", "[p. 3, b.pdf]", "[b p. 3]"])

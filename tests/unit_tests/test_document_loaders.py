@@ -9,6 +9,8 @@ import random
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -428,6 +430,21 @@ def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path)
     documents.close()  # type: ignore[attr-defined]
     assert server.wait_for(lambda: server.running == 0)
     assert server.hung_up == 7
+
+
+def test_program_ends_though_its_documents_are_kept(server: VisionServer, tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", range(1, 61))
+    script = (
+        "import faulthandler, sys\n"
+        "faulthandler.dump_traceback_later(30, exit=True)\n"
+        "from langchain_glm4v import ChatGLM4V, GLM4VLoader\n"
+        f"model = ChatGLM4V(base_url={server.url!r}, api_key='key', model='glm')\n"
+        f"documents = GLM4VLoader({str(path)!r}, llm=model, max_concurrency=4).lazy_load()\n"
+        "print(next(documents).page_content)\n"
+    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "page 1\n", "")
 
 
 PAGES, KILLS = 300, 20

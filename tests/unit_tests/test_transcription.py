@@ -156,6 +156,7 @@ def test_limit_is_never_out_of_bounds(
         ("ひらがな", "stop", ["hiragana", "cjk"], ()),
         ("12,5 %", "stop", ["cyrillic"], ()),
         ("", "length", ["cjk"], ("cut off", "empty")),
+        ("half", "model_context_window_exceeded", [], ("cut off",)),
         ("half", "content_filter", [], ("broken off",)),
     ],
 )

@@ -120,7 +120,6 @@ def test_pages_are_found_again_whatever_cannot_have_changed_a_good_text() -> Non
     assert {key(**each) for each in fields} == {key()}
     options = [
         Options(temperatures=[None]),
-        Options(finds_turn=False),
         Options(max_concurrency=1),
         Options(text_layer="auto"),
     ]

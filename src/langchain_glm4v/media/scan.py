@@ -14,7 +14,7 @@ from langchain_glm4v.media import image, pool
 Turn: TypeAlias = Literal[0, 90, 180, 270]
 """Degrees, clockwise."""
 
-_CONTRAST = 32
+_CONTRAST = 31
 """Of 255 shades of the lightest print that is looked for, thin strokes of which are paler still.
 
 Measured on A4 at 1540 pixels: print of 10 points in a grey of 224 on white stands out by as much,

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
 
+from langchain_glm4v.endings import cut_of
 from langchain_glm4v.repetition import is_periodic
 from langchain_glm4v.transcription.records import Problem
 
@@ -42,11 +43,12 @@ def problems(
             "cjk", "cyrillic". None: any.
     """
     found: list[Problem] = []
-    if finish_reason == "length":
+    cut = cut_of({"finish_reason": finish_reason})
+    if cut == "length":
         found.append("cut off")
     if finish_reason in _BROKEN_OFF:
         found.append("broken off")
-    if finish_reason == "repetition" or is_periodic(text):
+    if cut == "repetition" or is_periodic(text):
         found.append("repetition")
     if not text.strip():
         found.append("empty")

@@ -55,9 +55,12 @@ class Reading:
         """
         try:
             fields = json.loads(text)
-            return cls(**{**fields, "problems": tuple(fields["problems"])})
+            reading = cls(**{**fields, "problems": tuple(fields["problems"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"no reading: {error!r}") from error
+        if not isinstance(reading.text, str):
+            raise ValueError(f"no reading: its text is {reading.text!r}")
+        return reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

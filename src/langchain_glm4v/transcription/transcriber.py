@@ -8,10 +8,13 @@ taken, so the memory needed does not depend on how many there are.
 """
 
 import asyncio
+import atexit
 import base64
 import json
 import math
+import os
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
@@ -78,6 +81,8 @@ _WITHOUT_EFFECT = frozenset(
     )
 )
 _END_OF_THINKING = "</think>"
+
+_open: "weakref.WeakSet[Generator[PageResult]]" = weakref.WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +187,11 @@ class Transcriber:
             CacheError: The cache cannot be read or written.
             ServerUnreachableError: Nothing answers; what was read is in the cache.
         """
+        results = self._pages(given)
+        _open.add(results)
+        return results
+
+    def _pages(self, given: Sources) -> Generator[PageResult]:
         results = self.apages(given)
         # After Ctrl-C the portal cancels what runs in it, and that closes the results.
         with start_blocking_portal() as portal, suppress(StopAsyncIteration):
@@ -205,6 +215,18 @@ class Transcriber:
         finally:
             if cache is not None:
                 cache.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a program keeps to its end: later, the threads that it waits for are gone."""
+    for results in [*_open]:
+        with suppress(ValueError):  # another thread waits for its next page
+            results.close()
+
+
+# In a forked child their threads are not there.
+os.register_at_fork(after_in_child=_open.clear)
 
 
 class _Run:
