@@ -222,21 +222,30 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(
     assert (record["total_pages"], record["origin"], bool(record["error"])) == (0, "none", True)
 
 
+@pytest.mark.parametrize(
+    ("form", "suffix", "remedy"),
+    [("markdown", "md", "choose another OUT"), ("pdf", "pdf", "name another file")],
+)
 def test_document_that_cannot_be_written_does_not_keep_back_the_others(
-    reading: Callable[..., Place], capsys: pytest.CaptureFixture[str]
+    form: str,
+    suffix: str,
+    remedy: str,
+    reading: Callable[..., Place],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for number, name in enumerate("abc", 1):
         write_pdf(Path(f"{name}.pdf"), [number])
-    Path("out/b.pdf").mkdir(parents=True)
+    Path(f"out/b.{suffix}").mkdir(parents=True)
     place = reading()
-    given = ("a.pdf", "b.pdf", "c.pdf", "-o", "out", "--format", "pdf", "-q", "--json")
+    given = ("a.pdf", "b.pdf", "c.pdf", "-o", "out", "--format", form, "-q", "--json")
     assert place.run(*given) == 5
     shown = capsys.readouterr()
     (failure,) = json.loads(shown.out)["failures"]
     assert failure["source"] == "b.pdf"
-    assert "'b.pdf': 'out/b.pdf' cannot be written: " in shown.err
-    assert Path("out/a.pdf").is_file()
-    assert Path("out/c.pdf").is_file()
+    assert f"'b.pdf': 'out/b.{suffix}' cannot be written: " in shown.err
+    assert remedy in shown.err
+    assert Path(f"out/a.{suffix}").is_file()
+    assert Path(f"out/c.{suffix}").is_file()
 
 
 def test_scan_of_a_host_that_is_allowed_becomes_a_pdf(
@@ -455,6 +464,8 @@ def test_options_reach_the_model(reading: Callable[..., Place]) -> None:
         (("-o", ""), "the name is empty"),
         (("", "-o", "out"), "the name is empty"),
         (("-o", "out.md"), "'out.md' is no folder"),
+        (("-o", "out.TXT"), "'out.TXT' is no folder"),
+        (("-o", "out.JSONL"), "'out.JSONL' is no folder"),
         (("-o", "a.pdf"), "'a.pdf' is no folder"),
         (("-o", "out.jsonl", "--format", "markdown"), "give --format jsonl"),
         (("-o", "-", "--json"), "both go to standard output"),

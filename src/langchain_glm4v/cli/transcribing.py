@@ -48,6 +48,8 @@ Results: TypeAlias = Iterator[PageResult]
 Write: TypeAlias = Callable[[Path, Results], None]
 """Writes the pages of a document."""
 
+# Names that end so are meant for files, and OUT may be a folder.
+_OF_FILES = (".md", ".json", JSONL, ".pdf", ".txt", ".html", ".csv")
 _RANGE = r"(?:\d+(?:-\d*)?|-\d+)"
 _PAGES = re.compile(rf"{_RANGE}(?:,{_RANGE})*")
 # What became of pages -> how the summary calls it.
@@ -279,7 +281,7 @@ def _target(args: argparse.Namespace) -> Target:
         return Target(None, None, name)
     if is_file:
         return Target(path.parent, path, name)
-    if not path.is_dir() and (path.exists() or path.suffix in (".md", ".json", ".pdf")):
+    if not path.is_dir() and (path.exists() or path.suffix.lower() in _OF_FILES):
         args.misused(f"{args.output!r} is no folder: give one, a file *{JSONL}, or -")
     return Target(path, None, name)
 
@@ -351,7 +353,8 @@ def _write_document(write: Write, path: Path, tally: "Tally", pages: Results) ->
         write(path, chain([first], pages))
     except (MediaError, OSError) as error:
         # The others can be written all the same, and the cache keeps what was read.
-        tally.failed(first.document, f"{str(path)!r} cannot be written: {error}")
+        remedy = "" if isinstance(error, MediaError) else "; free the disk, or choose another OUT"
+        tally.failed(first.document, f"{str(path)!r} cannot be written: {error}{remedy}")
 
 
 def _write_text(form: Form, path: Path, pages: Results) -> None:
