@@ -53,6 +53,7 @@ OPTIONS = Options(
 # Decoding processes that ended otherwise than by telling why they cannot read.
 CRASHED = re.compile(r"decoding .* (?:crashed|took more than)")
 OUTCOMES = ("read", "doubtful", "empty", "blank", "failed", "crashed")
+COLUMNS = ("files", "pages", *OUTCOMES, "lost")
 NEEDS_OFFICE = "LibreOffice, which is not installed"
 NOTE = f"""\
 Each page was shown in {LONGEST} pixels at most and asked about once, for {TOKENS} tokens. The error
@@ -98,14 +99,14 @@ def reason(result: PageResult) -> str:
 
 
 def counts(results: Results, root: Path) -> dict[str, Counter[str]]:
-    """Package -> how many files, pages, and outcomes there are."""
+    """Package -> how many files, pages and outcomes there are, and files without a result."""
     found = {sdist.folder: Counter[str]() for sdist in SDISTS}
     for path, pages in results.items():
         count = found[path.relative_to(root).parts[0]]
         count["files"] += 1
         count["pages"] += sum(page.number is not None for page in pages)
         count.update(map(outcome, pages))
-        count["without a result"] += not pages
+        count["lost"] += not pages
     return found
 
 
@@ -217,7 +218,7 @@ def figures(
     ]
     none_of = {
         "crashed": total["crashed"],
-        "files_without_a_result": total["without a result"],
+        "files_without_a_result": total["lost"],
         "files_with_wrong_pages": misnumbered(results),
         "failures_without_a_reason": sum(not result.error for result in unread),
         "files_otherwise_than_expected": len(unexpected(results, root)),
@@ -234,10 +235,9 @@ def figures(
 
 def table(results: Results, root: Path) -> str:
     """A row for each package, then what is told of pages and files, and how often."""
-    columns = ("files", "pages", *OUTCOMES)
-    lines = [f"{'':<20}" + "".join(f"{column:>10}" for column in columns)]
+    lines = [f"{'':<20}" + "".join(f"{column:>10}" for column in COLUMNS)]
     for name, count in counts(results, root).items():
-        lines.append(f"{name:<20}" + "".join(f"{count[column]:>10}" for column in columns))
+        lines.append(f"{name:<20}" + "".join(f"{count[column]:>10}" for column in COLUMNS))
     lines += ["", "why:"]
     lines += [f"{often:>5}  {why}" for why, often in reasons(results).most_common()]
     return "\n".join((*lines, *unexpected(results, root), ""))
@@ -294,7 +294,10 @@ def raw(results: Results, root: Path, found: Mapping[str, Figure]) -> dict[str, 
     return {
         "figures": found,
         "machine": versions(),
-        "packages": {name: dict(count) for name, count in counts(results, root).items()},
+        "packages": {
+            name: {column: count[column] for column in COLUMNS}
+            for name, count in counts(results, root).items()
+        },
         "reasons": dict(reasons(results).most_common()),
         "failed": {
             str(path.relative_to(root)): reason(result)
