@@ -244,6 +244,27 @@ def test_an_encrypted_document_stays_so(tmp_path: Path) -> None:
         assert document[0].search_for("The second part of the sequence")
 
 
+def test_an_encrypted_document_without_an_identifier_can_be_opened(tmp_path: Path) -> None:
+    made = scan(tmp_path / "made.pdf", printed())
+    source = tmp_path / "scan.pdf"
+    with pymupdf.open(made) as document:
+        document.xref_set_key(-1, "ID", "[<> <>]")
+        document.save(source, encryption=pymupdf.PDF_ENCRYPT_RC4_128, owner_pw="own")
+    named = source.read_bytes()
+    begin = named.index(b"/ID[")
+    end = named.index(b"]", begin) + 1
+    source.write_bytes(named[:begin] + b" " * (end - begin) + named[end:])
+    with pymupdf.open(source) as document:
+        assert document.xref_get_key(-1, "ID") == ("null", "null")
+        assert not document.needs_pass
+        assert not document.is_repaired
+
+    assert write_searchable(source, [result(0, STORY)], tmp_path / "out.pdf") == 1
+    with pymupdf.open(tmp_path / "out.pdf") as document:
+        assert not document.needs_pass
+        assert document[0].search_for("The second part of the sequence")
+
+
 def test_a_damaged_document_is_written_anew(tmp_path: Path) -> None:
     source = scan(tmp_path / "scan.pdf", printed())
     damaged = source.read_bytes().replace(b"startxref\n", b"startxref\n9")

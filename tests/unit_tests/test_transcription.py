@@ -275,6 +275,13 @@ def test_light_print_and_little_of_it_is_no_blank_page(page: Image.Image) -> Non
     assert not is_blank(page)
 
 
+@pytest.mark.parametrize("size", [(1092, 1540), (784, 1092), (560, 784)])
+def test_a_page_may_be_shown_smaller(size: tuple[int, int]) -> None:
+    number = printed("7", size=18, lines=1)
+    assert not is_blank(number.resize(size, Image.Resampling.BOX))
+    assert is_blank(dusty(50).resize(size, Image.Resampling.BOX))
+
+
 def test_hairline_is_no_blank_page() -> None:
     page = Image.new("L", (3 * 1092, 3 * 1540), 255)
     ImageDraw.Draw(page).arc((1500, 3600, 2400, 4200), 200, 340, fill=60, width=3)

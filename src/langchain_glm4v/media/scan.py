@@ -26,8 +26,11 @@ _AROUND = 12  # pixels to each side of a place
 _FEWEST = 18
 """Pixels that stand out around a place, below which it is dust there, of 4x4 pixels at most.
 
-Measured likewise: a "1" of 8 points has 24.
+Measured likewise: a "1" of 8 points has 24. Of a page that is shown smaller, print keeps fewer, and
+so does dust: the limit goes with the longer side. At 784 pixels it is 9; a "7" of 8 points has 10,
+and dust 7.
 """
+_MEASURED_AT = 1540  # pixels of the longer side
 _EDGE = 0.02  # share of each side that is left out: scanners put shadows there
 
 
@@ -71,6 +74,7 @@ def _is_blank(data: bytes, name: str) -> bool:
 
     with image.decoded(data, name) as picture:
         page: Any = picture.convert("RGB")
+    longest = max(page.size)
     margins = (int(page.width * _EDGE), int(page.height * _EDGE))
     page = page.crop((*margins, page.width - margins[0], page.height - margins[1]))
     # The ground of each place, for a shadow or a stain is no print: most of the shades around, as a
@@ -83,7 +87,8 @@ def _is_blank(data: bytes, name: str) -> bool:
     contrast = min(_MOST_CONTRAST, max(_CONTRAST, _TIMES_NOISE * _median(differing.histogram())))
     standing_out = differing.point([255 * (shade >= contrast) for shade in range(256)])
     around = standing_out.filter(ImageFilter.BoxBlur(_AROUND)).getextrema()[1]
-    return bool(around * (2 * _AROUND + 1) ** 2 < 255 * _FEWEST)
+    fewest = _FEWEST * min(1.0, longest / _MEASURED_AT)
+    return bool(around * (2 * _AROUND + 1) ** 2 < 255 * fewest)
 
 
 def _median(histogram: Sequence[int]) -> int:

@@ -101,6 +101,7 @@ def _write(pdf: str, layers: str, password: str | None, name: str) -> None:
         with pymupdf.open(pdf, filetype="pdf") as document:
             if document.needs_pass:
                 document.authenticate(password or "")
+            _keep_key(document)
             _Writer(document).add(_spooled(layers))
             if document.can_save_incrementally():
                 document.saveIncr()
@@ -114,6 +115,17 @@ def _write(pdf: str, layers: str, password: str | None, name: str) -> None:
         raise MediaError(
             f"cannot add text to {name}: {' '.join(str(error).split())}; save the document anew"
         ) from error
+
+
+def _keep_key(document: Any) -> None:
+    """Give an encrypted document without an identifier an empty one.
+
+    Keys are made of the identifier too, and MuPDF would make one up: nobody could open the file.
+    """
+    _, encryption = document.xref_get_key(-1, "Encrypt")
+    _, identifier = document.xref_get_key(-1, "ID")
+    if encryption != "null" and identifier == "null":
+        document.xref_set_key(-1, "ID", "[<> <>]")
 
 
 def _spooled(path: str) -> Iterator[Layer]:
