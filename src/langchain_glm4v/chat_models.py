@@ -332,10 +332,14 @@ class ChatGLM4V(BaseChatOpenAI):
 
     async def aclose(self, *, drain: bool = True) -> None:
         """As `close`, for the connections of the running event loop's async calls too."""
-        if self.http_async_client is None and self.root_async_client is not None:
-            await self.root_async_client.close()
+        await self._aclose_loop()
         # A server may take a while to stop.
         await asyncio.to_thread(self.close, drain=drain)
+
+    async def _aclose_loop(self) -> None:
+        """Close the connections of the running event loop's calls, unless the user owns them."""
+        if self.http_async_client is None and self.root_async_client is not None:
+            await self.root_async_client.close()
 
     def __enter__(self) -> Self:
         return self

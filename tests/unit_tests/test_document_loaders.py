@@ -432,6 +432,23 @@ def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path)
     assert server.hung_up == 7
 
 
+def test_no_connection_is_left(
+    server: VisionServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.RequestHandlerClass, "protocol_version", "HTTP/1.1")  # stays open
+    path = write_pdf(tmp_path / "a.pdf", [3, 5, 7])
+    GLM4VLoader(path, llm=server.model()).load()  # starts processes that decode
+    begun = sockets()
+    model = server.model()
+    GLM4VLoader(path, llm=model).load()
+    wait_until(lambda: sockets() <= begun, 20)
+
+
+def sockets() -> set[str]:
+    """Those that are open, the server's included, which close when its clients' do."""
+    return {one.resolve().name for one in FILES.iterdir() if one.resolve().name[:7] == "socket:"}
+
+
 def test_program_ends_though_its_documents_are_kept(server: VisionServer, tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", range(1, 61))
     script = (
@@ -447,6 +464,7 @@ def test_program_ends_though_its_documents_are_kept(server: VisionServer, tmp_pa
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "page 1\n", "")
 
 
+FILES = Path("/proc/self/fd")
 PAGES, KILLS = 300, 20
 SIDE = 280  # pixels, in which the squares can be told
 

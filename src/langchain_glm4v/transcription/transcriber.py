@@ -192,7 +192,7 @@ class Transcriber:
         return results
 
     def _pages(self, given: Sources) -> Generator[PageResult]:
-        results = self.apages(given)
+        results = self._all_pages(given)
         # After Ctrl-C the portal cancels what runs in it, and that closes the results.
         with start_blocking_portal() as portal, suppress(StopAsyncIteration):
             while True:
@@ -202,6 +202,16 @@ class Transcriber:
                 except GeneratorExit:
                     portal.call(results.aclose)
                     raise
+
+    async def _all_pages(self, given: Sources) -> AsyncGenerator[PageResult]:
+        """As `apages`, in an event loop that ends with it."""
+        try:
+            async with aclosing(self.apages(given)) as results:
+                async for result in results:
+                    yield result
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._llm._aclose_loop()
 
     async def apages(self, given: Sources) -> AsyncGenerator[PageResult]:
         """As `pages`."""
