@@ -29,7 +29,7 @@ from waiting import wait_until
 import tiny_glm4v
 from langchain_glm4v import ChatGLM4V, GLM4VServer, ServerUnreachableError
 from langchain_glm4v.errors import SelfCheckError, ServerStartError
-from langchain_glm4v.server import find_leftovers, process, sharing
+from langchain_glm4v.server import find_leftovers, log, process, sharing
 from mixed_load import BAD, GOOD, Media, Outcome, calls
 
 CALLS = 200
@@ -345,10 +345,17 @@ def test_death_in_a_start_is_told_and_leaves_nothing(
     tmp_path: Path, victim: str, stage: str, cause: str
 ) -> None:
     seen: list[str] = []
+    marks = [mark for mark, name in log.STAGES if name == stage]
+
+    def has_begun() -> bool:
+        # In the log too, for a stage may be over before progress is told.
+        text = server.log_path.read_text() if server.log_path.exists() else ""
+        return any(one.startswith(stage) for one in seen) or any(m.search(text) for m in marks)
+
     with own_folders(tmp_path), ThreadPoolExecutor() as pool:
         server = GLM4VServer("tiny", share=True, on_progress=seen.append)
         starting = pool.submit(server.start)
-        wait_until(lambda: seen and seen[-1].startswith(stage))
+        wait_until(has_begun)
         kill(server, victim)
         with pytest.raises(ServerStartError, match=cause):
             starting.result()

@@ -521,8 +521,12 @@ def _open(file: _File) -> Any:
             f"{file.name} is not a document that can be read: accepted are PDF, {office.ACCEPTED}"
         )
     if document.needs_pass and not document.authenticate(file.password or ""):
-        reason = "does not open with this password" if file.password else "needs a password"
-        raise MediaError(f"{file.name} {reason}: give its password")
+        reason = (
+            "does not open with this password: give another"
+            if file.password
+            else "needs a password: give its password"
+        )
+        raise MediaError(f"{file.name} {reason}")
     return document
 
 
