@@ -96,10 +96,21 @@ def test_a_spawned_process_stands_in(tmp_path: Path, then: str) -> None:
 
 
 def test_what_fails_in_the_process_is_seen_as_of_a_spawned_one(tmp_path: Path) -> None:
-    _, first, second = served(tmp_path, imports="time.sleep(1); import there_is_no_such_module")
+    _, first, second = served(tmp_path, imports="time.sleep(1); raise ZeroDivisionError")
     assert first["told"] is None
     assert first["exit"] == 1
     assert second["exit"] == 7
+
+
+@pytest.mark.parametrize(
+    "imports", ["import no_such_module", "time.sleep(1); import no_such_module"]
+)
+def test_what_cannot_be_imported_is_for_a_spawned_one_to_tell(tmp_path: Path, imports: str) -> None:
+    server, first, second = served(tmp_path, imports=imports)
+    variables = {"GONE": None, "NEW": "a\udcffb", "SAME": "1", "OWN": "the server's"}
+    for one in (first, second):
+        assert one["told"] == [one["pid"], server, False, variables]
+        assert one["exit"] == 7
 
 
 def test_the_process_ends_with_the_server(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def begin(import_all: Callable[[], None], own: Collection[str] = ()) -> None:
     a spawned one takes its place.
 
     Args:
-        import_all: Imports in that process what it will need.
+        import_all: Imports in that process what it will need. After an ImportError, the process
+            becomes one that is spawned as usual.
         own: Environment variables that stay as they are in that process; the others become what
             they are in the server when it is handed over.
     """
@@ -62,7 +63,7 @@ def _sent(here: socket.socket, arguments: Sequence[Any], files: Sequence[int]) -
     """Whether the waiting process was told what to become; if not, it ends."""
     numbers = sorted({int(number) for number in files})
     told = {
-        "code": arguments[arguments.index("-c") + 1],
+        "arguments": [os.fsdecode(argument) for argument in arguments],
         "numbers": numbers,
         "environment": dict(os.environ),
     }
@@ -80,7 +81,11 @@ def _import_and_wait(
 ) -> NoReturn:
     """Be the process that waits, until it is told what to become or the server is gone."""
     there = _out_of_the_way(there)
-    import_all()
+    try:
+        import_all()
+        is_ready = True
+    except ImportError:  # told by what is spawned, for here it would hide the server's last words
+        is_ready = False
     message, files, _, _ = socket.recv_fds(there, 1, KEPT_NUMBERS)
     while part := there.recv(1 << 20):
         message += part
@@ -89,12 +94,15 @@ def _import_and_wait(
     told = json.loads(message)
     os.closerange(sys.stderr.fileno() + 1, KEPT_NUMBERS)
     for number, file in zip(told["numbers"], files, strict=True):
-        os.dup2(file, number, inheritable=False)
+        os.dup2(file, number, inheritable=not is_ready)
         os.close(file)
+    arguments = told["arguments"]
+    if not is_ready:
+        os.execve(sys.executable, arguments, told["environment"])
     _change_environment(told["environment"] | {name: os.environ[name] for name in own})
     # As in a spawned process: `multiprocessing` looks there for what it is.
     sys.argv[1:] = ["--multiprocessing-fork"]
-    exec(told["code"], {})  # `spawn_main(…)`, which ends this process
+    exec(arguments[arguments.index("-c") + 1], {})  # `spawn_main(…)`, which ends this process
     sys.exit(1)
 
 

@@ -148,12 +148,8 @@ def become_the_engine(server: int) -> None:
     """Import what the engine will need, in the process that is to be it."""
     os.environ[PARENT_VARIABLE] = str(server)
     prepare()
-    try:
-        for name in ENGINE_MODULES:
-            importlib.import_module(name)
-    except ImportError:
-        # Without a word, which would hide the last ones of the server; what is spawned will tell.
-        sys.exit(1)
+    for name in ENGINE_MODULES:
+        importlib.import_module(name)
 
 
 def prepare() -> None:
