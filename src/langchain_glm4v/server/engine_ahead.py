@@ -34,7 +34,7 @@ def begin(import_all: Callable[[], None], own: Collection[str] = ()) -> None:
 
     Args:
         import_all: Imports in that process what it will need. After an ImportError, the process
-            becomes one that is spawned as usual.
+            ends, or if it is to take over already, becomes one that is spawned as usual.
         own: Environment variables that stay as they are in that process; the others become what
             they are in the server when it is handed over.
     """
@@ -86,6 +86,7 @@ def _import_and_wait(
         is_ready = True
     except ImportError:  # told by what is spawned, for here it would hide the server's last words
         is_ready = False
+        there.shutdown(socket.SHUT_RD)  # what comes later is spawned; what came already counts
     message, files, _, _ = socket.recv_fds(there, 1, KEPT_NUMBERS)
     while part := there.recv(1 << 20):
         message += part
