@@ -30,7 +30,7 @@ from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.media.document import LONGEST_SIDE, page_numbers
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription import checks, outputs, sources
-from langchain_glm4v.transcription.records import DocumentFacts, PageResult, Reading
+from langchain_glm4v.transcription.records import NOTHING, DocumentFacts, PageResult
 from langchain_glm4v.transcription.searchable import write_searchable
 from langchain_glm4v.transcription.sources import Rendering, Source
 from langchain_glm4v.transcription.transcriber import PROMPT, Options, Transcriber
@@ -372,9 +372,6 @@ def _write_pdf(
     write_searchable(given, whole, path, password=password, name=source.name)
 
 
-_NOTHING = Reading(text="", origin="none")
-
-
 @dataclass
 class Tally:
     """What became of pages.
@@ -409,12 +406,12 @@ class Tally:
             self.input_tokens += result.reading.input_tokens
             self.output_tokens += result.reading.output_tokens
         if result.error:
-            self.failures.append(replace(result, reading=_NOTHING))
+            self.failures.append(replace(result, reading=NOTHING))
 
     def failed(self, document: DocumentFacts, error: str) -> None:
         """Note that the pages of a document were read in vain."""
         self.failures.append(
-            PageResult(document=document, number=None, reading=_NOTHING, error=error)
+            PageResult(document=document, number=None, reading=NOTHING, error=error)
         )
 
     def summary(self) -> dict[str, Any]:

@@ -52,9 +52,13 @@ def problems(
         found.append("repetition")
     if not text.strip():
         found.append("empty")
-    if scripts and foreign_share(text, scripts) > FOREIGN_SHARE:
+    if _is_foreign(text, scripts):
         found.append("script")
     return tuple(found)
+
+
+def _is_foreign(text: str, scripts: Collection[str]) -> bool:
+    return bool(scripts) and foreign_share(text, scripts) > FOREIGN_SHARE
 
 
 def foreign_share(text: str, scripts: Collection[str]) -> float:
@@ -100,7 +104,7 @@ def is_good_layer(text: str, pictured: float, *, scripts: Collection[str] = ()) 
         len(written) >= _GOOD_LAYER
         and strange <= _STRANGE_SHARE * len(written)
         and pictured <= _MOST_PICTURED
-        and not (scripts and foreign_share(text, scripts) > FOREIGN_SHARE)
+        and not _is_foreign(text, scripts)
     )
 
 

@@ -63,6 +63,10 @@ class Reading:
         return reading
 
 
+NOTHING = Reading(text="", origin="none")
+"""The reading of what could not be read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentFacts:
     """What is known of the document that a page is of; of a picture, its name alone.

@@ -52,7 +52,7 @@ from langchain_glm4v.transcription.load import (
     load_of,
     next_limit,
 )
-from langchain_glm4v.transcription.records import DocumentFacts, PageResult, Reading
+from langchain_glm4v.transcription.records import NOTHING, DocumentFacts, PageResult, Reading
 from langchain_glm4v.transcription.sources import Rendering, SourcePage, Sources
 
 Item = TypeVar("Item")
@@ -68,7 +68,6 @@ _FATAL = (
     openai.PermissionDeniedError,
     openai.NotFoundError,
 )
-_NOTHING = Reading(text="", origin="none")
 _DAMAGED = "its file is damaged, and a part of it is missing ({}): scan it again"
 # Parameters that leave the text of a page as it is. Only readings without problems are kept, and a
 # larger limit of tokens would have changed none of these.
@@ -319,7 +318,7 @@ class _Run:
         """What becomes of a page by what its document tells alone; None if that is not enough."""
         result = _Result(page)
         if page.error:
-            return result(_NOTHING, error=page.error)
+            return result(NOTHING, error=page.error)
         options = self._options
         if options.text_layer == "auto" and checks.is_good_layer(
             page.text, page.pictured, scripts=options.scripts
@@ -337,9 +336,9 @@ class _Run:
         try:
             is_blank = await stopping.in_thread(scan.is_blank, page.picture, page.name)
         except MediaError as error:
-            return result(_NOTHING, error=str(error))
+            return result(NOTHING, error=str(error))
         if is_blank:
-            return result(_NOTHING if page.damage else Reading(text="", origin="blank"))
+            return result(NOTHING if page.damage else Reading(text="", origin="blank"))
         return None
 
     async def _read(self, page: SourcePage, key: bytes, holder: object) -> PageResult:
@@ -350,7 +349,7 @@ class _Run:
         except _FATAL:
             raise
         except (GLM4VError, openai.OpenAIError) as error:
-            return result(_NOTHING, error=" ".join(str(error).split()))
+            return result(NOTHING, error=" ".join(str(error).split()))
         finally:
             self._gate.release_on_behalf_of(holder)
         if is_final and not reading.problems and self._cache is not None:
