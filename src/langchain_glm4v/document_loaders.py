@@ -179,7 +179,8 @@ class GLM4VLoader(BaseLoader):
     `creator`, `producer`, `creationdate`, `moddate`; `page` (counted from 0, in mode "page");
     `origin` of the text ("model", "text layer", "blank" or "none"), `model`, `confidence` (0 to 1,
     the least of all pages; only where a model told), `turn` (degrees, in mode "page"), `attempts`,
-    `input_tokens`, `output_tokens`, `seconds`, `from_cache`; and `error` where there is one.
+    `input_tokens`, `output_tokens`, `seconds`, `from_cache`; and `error` where there is one. Those
+    of a `Blob` are kept, but where the document tells of itself.
 
     Raises:
         ValueError: If an option has a value that is not accepted; as a `RequestError` if it is one
@@ -217,25 +218,12 @@ class GLM4VBlobParser(BaseBlobParser):
         self._reader = _Reader(options)
 
     def lazy_parse(self, blob: Blob) -> Iterator[Document]:
-        """Parse a blob, as `GLM4VLoader.lazy_load` does.
+        """Parse a blob, as `GLM4VLoader.lazy_load` does."""
+        return self._reader.documents(blob)
 
-        Its own metadata are kept, but where the document tells of itself.
-        """
-        with closing(self._reader.documents(blob)) as documents:
-            for document in documents:
-                yield _with_metadata(document, blob)
-
-    async def alazy_parse(self, blob: Blob) -> AsyncIterator[Document]:
+    def alazy_parse(self, blob: Blob) -> AsyncIterator[Document]:
         """As `lazy_parse`."""
-        async with aclosing(self._reader.adocuments(blob)) as documents:
-            async for document in documents:
-                yield _with_metadata(document, blob)
-
-
-def _with_metadata(document: Document, blob: Blob) -> Document:
-    # What the document does not tell of itself, whoever made the blob may know.
-    told = {k: v for k, v in document.metadata.items() if v != "" or k not in blob.metadata}
-    return Document(document.page_content, metadata={**blob.metadata, **told})
+        return self._reader.adocuments(blob)
 
 
 class _Apart:
@@ -277,7 +265,7 @@ class _Joined:
 
 def _facts(result: PageResult) -> dict[str, Any]:
     document = result.document
-    return {
+    told = {
         "source": document.source,
         "total_pages": document.total_pages,
         "format": document.format,
@@ -289,6 +277,9 @@ def _facts(result: PageResult) -> dict[str, Any]:
         "creationdate": document.created,
         "moddate": document.modified,
     }
+    # What the document does not tell of itself, whoever made a blob of it may know.
+    known = document.metadata
+    return {**known, **{k: v for k, v in told.items() if v != "" or k not in known}}
 
 
 def _told(result: PageResult) -> dict[str, Any]:

@@ -123,7 +123,9 @@ async def test_what_a_blob_tells_of_itself_is_kept(server: VisionServer, tmp_pat
     own = {"tenant": "us", "page": "theirs", "title": "Theirs", "author": "Me"}
     blob = Blob.from_path(path, metadata=own)
     parser = GLM4VBlobParser(llm=server.model())
-    for document in (*parser.lazy_parse(blob), *[d async for d in parser.alazy_parse(blob)]):
+    loader = GLM4VLoader([blob], llm=server.model())
+    parsed = (*parser.lazy_parse(blob), *[d async for d in parser.alazy_parse(blob)])
+    for document in (*parsed, *loader.lazy_load()):
         told = [document.metadata[name] for name in own]
         assert told == ["us", 0, "Squares", "Me"]
 

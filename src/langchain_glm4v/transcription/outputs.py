@@ -247,8 +247,10 @@ def _comment(text: str) -> str:
 
 def as_record(result: PageResult) -> dict[str, Any]:
     """A page as one object of JSON's types: all that is known of it, and its text."""
+    document = dataclasses.asdict(result.document)
+    del document["metadata"]  # of any type, and given by who asks
     return {
-        **dataclasses.asdict(result.document),
+        **document,
         "page": result.number,
         **dataclasses.asdict(result.reading),
         "error": result.error,

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 Origin: TypeAlias = Literal["model", "text layer", "blank", "none"]
 """Who gave the text of a page: the model, or the document itself; nobody, if there is nothing to
@@ -83,6 +84,7 @@ class DocumentFacts:
         producer: The program that made the PDF of it.
         created: When, as ISO 8601.
         modified: When it was last changed, likewise.
+        metadata: What whoever gave it as a `Blob` says of it.
     """
 
     source: str
@@ -96,6 +98,7 @@ class DocumentFacts:
     producer: str = ""
     created: str = ""
     modified: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

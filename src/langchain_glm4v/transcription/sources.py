@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,11 +48,23 @@ class Source:
         given: What leads to it.
         name: What metadata call it.
         index: Which of those to be read it is, counted from 0.
+        metadata: What a `Blob` says of itself.
     """
 
     given: Given = field(repr=False)
     name: str
     index: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def facts(self, total_pages: int, **told: str) -> DocumentFacts:
+        """What is known of the document, with what it tells of itself."""
+        return DocumentFacts(
+            source=self.name,
+            index=self.index,
+            total_pages=total_pages,
+            metadata=self.metadata,
+            **told,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +161,7 @@ def _all(several: Iterable[Any]) -> Iterator[Source]:
             path = Path(os.path.expanduser(given))  # noqa: PTH111 - leaves what is nobody's home
             yield from (Source(path, str(path)) for path in _files(path))
         else:
-            yield Source(given, _name(given))
+            yield Source(given, _name(given), metadata=getattr(given, "metadata", {}))
 
 
 def _place(given: Given) -> str | None:
@@ -238,10 +250,8 @@ def _content(medium: Medium) -> Given:
 def _of_document(source: Source, given: Given, rendering: Rendering) -> Iterator[SourcePage]:
     options: dict[str, Any] = {"password": rendering.password, "name": source.name}
     info = document.info(given, **options)
-    facts = DocumentFacts(
-        source=source.name,
-        index=source.index,
-        total_pages=info.page_count,
+    facts = source.facts(
+        info.page_count,
         format=info.format,
         title=info.title,
         author=info.author,
@@ -283,7 +293,7 @@ def _of_picture(source: Source, given: Given, rendering: Rendering) -> Iterator[
 
 
 def _shown(source: Source, found: image.Pages, rendering: Rendering) -> Iterator[SourcePage]:
-    facts = DocumentFacts(source=source.name, index=source.index, total_pages=found.count)
+    facts = source.facts(found.count)
 
     def shown(number: int) -> SourcePage:
         try:

@@ -52,7 +52,7 @@ from langchain_glm4v.transcription.load import (
     load_of,
     next_limit,
 )
-from langchain_glm4v.transcription.records import NOTHING, DocumentFacts, PageResult, Reading
+from langchain_glm4v.transcription.records import NOTHING, PageResult, Reading
 from langchain_glm4v.transcription.sources import Rendering, SourcePage, Sources
 
 Item = TypeVar("Item")
@@ -483,7 +483,7 @@ def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Gene
             try:
                 yield from pages
             except MediaError as error:
-                facts = DocumentFacts(source=source.name, index=source.index, total_pages=0)
+                facts = source.facts(total_pages=0)
                 yield SourcePage(document=facts, number=None, error=str(error))
 
 
