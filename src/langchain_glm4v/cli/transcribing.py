@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from collections import Counter, deque
@@ -27,7 +26,7 @@ from langchain_glm4v.cli.terminal import clock, harmless, print_json, say, table
 from langchain_glm4v.cli.values import whole
 from langchain_glm4v.errors import MediaError
 from langchain_glm4v.media.budget import CELL
-from langchain_glm4v.media.document import LONGEST_SIDE, page_numbers
+from langchain_glm4v.media.document import LONGEST_SIDE, check_pages, page_numbers
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription import checks, outputs, sources
 from langchain_glm4v.transcription.records import NOTHING, DocumentFacts, PageResult
@@ -50,8 +49,6 @@ Write: TypeAlias = Callable[[Path, Results], None]
 
 # Names that end so are meant for files, and OUT may be a folder.
 _OF_FILES = (".md", ".json", JSONL, ".pdf", ".txt", ".html", ".csv")
-_RANGE = r"(?:\d+(?:-\d*)?|-\d+)"
-_PAGES = re.compile(rf"{_RANGE}(?:,{_RANGE})*")
 # What became of pages -> how the summary calls it.
 BECAME: Mapping[str, str] = {
     "read": "read by the model",
@@ -71,14 +68,11 @@ def _path(text: str) -> str:
 
 def _pages(text: str) -> str:
     """Reads numbers of pages."""
-    pages = text.replace(" ", "")
-    if not _PAGES.fullmatch(pages):
-        raise argparse.ArgumentTypeError(f"{text!r} is not as in 1,3,5-7 or -3 or 5-")
-    for part in pages.split(","):
-        ends = [int(end) for end in part.split("-") if end]
-        if 0 in ends or ends != sorted(ends):
-            raise argparse.ArgumentTypeError(f"{part!r} are no pages: they are counted from 1")
-    return pages
+    try:
+        check_pages(text)
+    except MediaError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _scripts(text: str) -> list[str]:

@@ -340,6 +340,8 @@ def _opened(
         notes = pool.call(office.notes, str(path), name, subject=name) if kind.has_notes else []
         file = _File(str(converted.path), version(converted.path), name, None)
         made = pool.call(_inspect, file, subject=name)
+        if kind.has_notes and not notes:  # LibreOffice makes a blank page of no slides
+            made = replace(made, page_count=0)
         # Without hidden slides, as old versions of LibreOffice leave them out, none can be placed.
         numbered = notes if len(notes) == made.page_count else []
         # Of the conversion, and not of the document.
@@ -364,7 +366,13 @@ def _ranges(pages: str) -> list[tuple[str, str]]:
         raise MediaError(
             f'pages={pages!r} names no pages: write it as in "1,3,5-7", "-3" or "5-", from 1'
         )
-    return [(part[1], part[3]) if part[2] else (part[0], part[0]) for part in found if part]
+    ranges = [(part[1], part[3]) if part[2] else (part[0], part[0]) for part in found if part]
+    for begin, end in ranges:
+        first, last = int(begin or 1), int(end or begin)
+        if not 1 <= first <= last:
+            wrong = "they are counted from 1" if 0 in (first, last) else "turn them round"
+            raise MediaError(f"pages={pages!r}: pages {first} to {last} are none: {wrong}")
+    return ranges
 
 
 def _range(begin: str, end: str, count: int, name: str) -> range:
@@ -372,8 +380,6 @@ def _range(begin: str, end: str, count: int, name: str) -> range:
     last = int(end or count) if begin else min(int(end), count)
     _check(first, count, name)
     _check(last, count, name)
-    if first > last:
-        raise MediaError(f"pages {first} to {last} of {name} are none: turn them round")
     return range(first - 1, last)
 
 
