@@ -3,6 +3,7 @@
 import http.server
 import io
 import os
+import re
 import shutil
 import socketserver
 import subprocess
@@ -553,6 +554,18 @@ def test_a_deck() -> None:
     (last,) = document.pages(DECK, pages="3", longest_side=560)
     assert last.text.startswith("Last slide\n")
     assert [*Path(confinement.SOCKETS).glob("OSL_PIPE_*")] == before
+
+
+@needs_libreoffice
+def test_a_deck_without_slides() -> None:
+    part = "ppt/presentation.xml"
+    with zipfile.ZipFile(DECK) as deck:
+        listed = re.search(rb"<p:sldIdLst>.*</p:sldIdLst>", deck.read(part))
+    assert listed
+    data = changed(DECK, part, listed[0], b"")
+    assert document.info(data).page_count == 0
+    with pytest.raises(MediaError, match="has no pages"):
+        next(document.pages(data))
 
 
 @needs_libreoffice
