@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product, zip_longest
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -225,9 +226,10 @@ def numbered(passages: Sequence[Document]) -> str:
 def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
     """Find what an answer cites.
 
-    A mark is the number of a passage, `[2]`, or a page, `[scan.pdf p. 3]`, in whatever words. What
-    is quoted since the mark before, up to its own line, is what it cites; marks side by side cite
-    the same. Marks in a quote are its own.
+    A mark is the number of a passage, `[2]`, or a page, `[scan.pdf p. 3]`, in whatever words. It
+    cites what is quoted before it: since the last mark, in its line. If nothing is, it cites what
+    is quoted behind it, as in `[2] says "12.50"`, if that stands in its passage. Marks side by side
+    cite the same. Marks in a quote are its own.
 
     Args:
         answer: The text of an answer to `PROMPT`, or to another that asks for such marks.
@@ -237,27 +239,78 @@ def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
         Each citation once, in order. Marks that lead to none of the passages are left out. A quote
         that stands in none of the passages of its mark has no boxes.
     """
-    citations: list[Citation] = []
-    quotes: list[str] = []
-    last = 0
     quoted = [*_QUOTES.finditer(answer)]
+    groups = _side_by_side(answer, quoted, passages)
+    citations: list[Citation] = []
+    last = 0
+    for group, next_one in zip_longest(groups, groups[1:]):
+        line = answer.rfind("\n", 0, group.begin) + 1
+        quotes = [
+            found for found in quoted if last <= found.start() and line < found.end() <= group.begin
+        ] or _behind(answer, quoted, group, next_one)
+        last = max(group.end, quotes[-1].end() if quotes else 0)
+        for cited, quote in product(group.cited, map(_words_of, quotes) if quotes else [""]):
+            citations += _those(cited, quote)
+    return [one for at, one in enumerate(citations) if one not in citations[:at]]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Marks side by side: where they are in the answer, and the passages that each leads to."""
+
+    begin: int
+    end: int
+    cited: list[list[Document]]
+
+    def holds(self, quote: str) -> bool:
+        """Whether a quote stands in one of the passages."""
+        return any(Citation(one, quote).boxes for passages in self.cited for one in passages)
+
+
+def _side_by_side(
+    answer: str, quoted: Sequence[re.Match[str]], passages: Sequence[Document]
+) -> list[_Group]:
+    """The marks that lead to passages and are in no quote."""
+    groups: list[_Group] = []
     for mark in find_marks(answer):
         if any(found.start() < mark.begin and mark.end < found.end() for found in quoted):
             continue
         if not (cited := _meant(mark, passages)):
             continue
-        line = answer.rfind("\n", 0, mark.begin) + 1
-        if answer[max(last, line) : mark.begin].strip(_APART):
-            quotes = [
-                next(filter(None, found.groups()))
-                for found in quoted
-                if last <= found.start() and line < found.end() <= mark.begin
-            ]
-        for quote in quotes or [""]:
-            meant = [Citation(passage, quote) for passage in cited]
-            citations += [one for one in meant if one.boxes] or meant
-        last = mark.end
-    return [one for at, one in enumerate(citations) if one not in citations[:at]]
+        if not groups or answer[groups[-1].end : mark.begin].strip(_APART):
+            groups.append(_Group(mark.begin, mark.end, []))
+        groups[-1].end = mark.end
+        groups[-1].cited.append(cited)
+    return groups
+
+
+def _behind(
+    answer: str, quoted: Iterable[re.Match[str]], group: _Group, next_one: _Group | None
+) -> list[re.Match[str]]:
+    """What is quoted behind marks, in their line, stands in their passages, and is no other's."""
+    until = next_one.begin if next_one else len(answer)
+    line, line_feed, _ = answer[group.end : until].partition("\n")
+    end = group.end + len(line)
+    # Right before the next marks, it is theirs.
+    theirs = group.end + len(line.rstrip(_APART)) if next_one and not line_feed else None
+    return [
+        found
+        for found in quoted
+        if group.end <= found.start()
+        and found.end() <= end
+        and found.end() != theirs
+        and group.holds(_words_of(found))
+    ]
+
+
+def _words_of(quoted: re.Match[str]) -> str:
+    return str(next(filter(None, quoted.groups())))
+
+
+def _those(passages: Sequence[Document], quote: str) -> list[Citation]:
+    """A quote of each passage in which it stands; of all, if it stands in none."""
+    meant = [Citation(passage, quote) for passage in passages]
+    return [one for one in meant if one.boxes] or meant
 
 
 def _meant(mark: Mark, passages: Sequence[Document]) -> list[Document]:

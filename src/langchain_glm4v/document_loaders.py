@@ -148,7 +148,7 @@ class _Reader:
         if self._on_error == "raise":
             raise PageError(f'{told}; or go on with on_error="warn" or "skip"')
         if self._on_error == "warn":
-            warnings.warn(told, stacklevel=4)
+            warnings.warn(told, stacklevel=3)
             return True
         _logger.warning("left out: %s", told)
         return False

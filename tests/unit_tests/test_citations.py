@@ -140,6 +140,28 @@ def test_mark_in_a_quote_is_the_quotes_own(passages: list[Document]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("answer", "cited"),
+    [
+        ('According to [1] it is "Total: 75.55".', [(0, "Total: 75.55")]),
+        (
+            '[1] says "Total: 75.55". [2] says "Bread: 5.55".',
+            [(0, "Total: 75.55"), (1, "Bread: 5.55")],
+        ),
+        ('See [1]: "Invoice" and "Clara Novak"', [(0, "Invoice"), (0, "Clara Novak")]),
+        # That of the next mark, in another line, or of no passage of this one.
+        ('See [1]. It is "Invoice" [2].', [(0, ""), (1, "Invoice")]),
+        ('See [1].\n"Invoice" is there.', [(0, "")]),
+        ('See [1]. It is "Bread: 5.55", says [2].', [(0, ""), (1, "Bread: 5.55")]),
+        ('"Total: 75.55" [1], so not "Invoice".', [(0, "Total: 75.55")]),
+    ],
+)
+def test_a_quote_may_follow_its_mark(
+    passages: list[Document], answer: str, cited: list[tuple[int, str]]
+) -> None:
+    assert [(one.page, one.quote) for one in find_citations(answer, passages)] == cited
+
+
 def test_full_width_digits_are_found() -> None:
     line = "金额合计：１８５.１５元"
     metadata = {"source": "a.pdf", "page": 0, "lines": json.dumps([[line, 0, 0, 10, 10]])}
