@@ -5,6 +5,7 @@ kept, as long as the file it came from stays as it was.
 """
 
 import hashlib
+import logging
 import math
 import os
 import threading
@@ -52,6 +53,7 @@ says so by `Cache-Control`."""
 AT_ONCE = 8
 """Media that are prepared at once, at most; more than are decoded, for some are being fetched."""
 
+_logger = logging.getLogger(__name__)
 _ANY = "medium"  # in error messages, where the kind is not known
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -217,12 +219,18 @@ class Preparation:
                 pages = document.pages(
                     source, name=medium.name, at_most=self.max_pages, **medium.options
                 )
-                return [
-                    PicturePart(image.data_url(page.data, "image/jpeg"), page.width, page.height)
-                    for page in pages
-                ]
+                return [_part(page, medium.shown) for page in pages]
             case "video":
                 return [VideoPart(clip(source, form=self.video, **medium.options))]
+
+
+def _part(page: document.Page, name: str) -> PicturePart:
+    if page.damage:
+        _logger.warning(
+            "page %d of %s is shown without a part that is damaged (%s): scan it again",
+            *(page.number + 1, name, page.damage),
+        )
+    return PicturePart(image.data_url(page.data, "image/jpeg"), page.width, page.height)
 
 
 def _tokens(part: Part) -> int:

@@ -186,6 +186,19 @@ def one_page(folder: Path) -> Path:
     return path
 
 
+def test_damaged_page_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    jpeg = image.prepare(picture(tmp_path / "page.jpg", "red"))[0].data
+    with pymupdf.open() as scan:
+        page = scan.new_page(width=56, height=56)
+        page.insert_image(page.rect, stream=jpeg)
+        shown = page.get_images()[0][0]
+        scan.update_stream(shown, scan.xref_stream_raw(shown)[:100], compress=False)
+        scan.save(tmp_path / "scan.pdf")
+    MEDIA.parts(Medium("document", str(tmp_path / "scan.pdf")))
+    assert "page 1 of '" in caplog.text
+    assert "scan.pdf' is shown without a part that is damaged (" in caplog.text
+
+
 def test_an_image_of_pils_may_change(decoded: list[Any]) -> None:
     drawn = Image.new("RGB", (56, 56), "red")
     first = MEDIA.parts(Medium("picture", drawn))
