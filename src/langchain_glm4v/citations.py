@@ -22,7 +22,7 @@ from langchain_glm4v.errors import MediaError, RequestError
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.media import document, image, pool, scan
 from langchain_glm4v.media.source import HIDDEN
-from langchain_glm4v.page_marks import Mark, find_marks
+from langchain_glm4v.page_marks import Mark, find_marks, without_brackets
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription import placing, sources
 
@@ -43,13 +43,14 @@ than texts and numbers."""
 _AHEAD = 200  # characters in which the next word of a page is looked for
 _ROOM = 0.25  # between a line and what is drawn around it, in heights of the line
 _APART = " ,，、;；"  # what may stand between marks side by side
-_PAIRS = ("“”", "„“", "‘’", "「」", "『』", "«»")
+_PAIRS = ("“”", "„“", "‘’", "「」", "『』", "«»", "``")
 # A quote may go over the ends of lines, but not of paragraphs.
 _QUOTED = r"((?:[^{0}\n]|\n(?!\s*\n)){{1,2000}}){0}"
 _QUOTES = re.compile(
     "|".join(
         (
             r'(?<!\d)"' + _QUOTED.format('"'),  # behind a digit it stands for inches
+            r"(?<!\w)'((?:[^'\n]|'(?=\w)|\n(?!\s*\n)){2,2000})'(?!\w)",  # else an apostrophe
             *(pair[0] + _QUOTED.format(pair[1]) for pair in _PAIRS),
         )
     )
@@ -178,13 +179,13 @@ class Citation:
 
     @property
     def source(self) -> str:
-        """Path or URL of the document."""
-        return str(self.passage.metadata["source"])
+        """Path or URL of the document; "" if the passage does not tell."""
+        return _source(self.passage)
 
     @property
-    def page(self) -> int:
-        """The page, counted from 0."""
-        return int(self.passage.metadata["page"])
+    def page(self) -> int | None:
+        """The page, counted from 0; None if the passage has none."""
+        return _page(self.passage)
 
     @property
     def boxes(self) -> list[Box]:
@@ -208,7 +209,8 @@ class Citation:
 
     def __str__(self) -> str:
         quoted = f'"{self.quote}" ' if self.quote else ""
-        return f"{quoted}[{PurePath(self.source).name} p. {self.page + 1}]"
+        page = "" if self.page is None else f" p. {self.page + 1}"
+        return f"{quoted}[{PurePath(self.source).name}{page}]"
 
 
 def numbered(passages: Sequence[Document]) -> str:
@@ -227,9 +229,9 @@ def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
     """Find what an answer cites.
 
     A mark is the number of a passage, `[2]`, or a page, `[scan.pdf p. 3]`, in whatever words. It
-    cites what is quoted before it: since the last mark, in its line. If nothing is, it cites what
-    is quoted behind it, as in `[2] says "12.50"`, if that stands in its passage. Marks side by side
-    cite the same. Marks in a quote are its own.
+    cites what is quoted before it: since the last mark, in its line, or in that above if it has a
+    line for itself. If nothing is, it cites what is quoted behind it, as in `[2] says "12.50"`, if
+    that stands in its passage. Marks side by side cite the same. Marks in a quote are its own.
 
     Args:
         answer: The text of an answer to `PROMPT`, or to another that asks for such marks.
@@ -237,14 +239,15 @@ def find_citations(answer: str, passages: Sequence[Document]) -> list[Citation]:
 
     Returns:
         Each citation once, in order. Marks that lead to none of the passages are left out. A quote
-        that stands in none of the passages of its mark has no boxes.
+        that stands in none of the passages of its mark has no boxes. A citation without a quote
+        says that the answer names the passage, and nothing of what is in it.
     """
     quoted = [*_QUOTES.finditer(answer)]
     groups = _side_by_side(answer, quoted, passages)
     citations: list[Citation] = []
     last = 0
     for group, next_one in zip_longest(groups, groups[1:]):
-        line = answer.rfind("\n", 0, group.begin) + 1
+        line = _line_of(answer, group)
         quotes = [
             found for found in quoted if last <= found.start() and line < found.end() <= group.begin
         ] or _behind(answer, quoted, group, next_one)
@@ -264,7 +267,7 @@ class _Group:
 
     def holds(self, quote: str) -> bool:
         """Whether a quote stands in one of the passages."""
-        return any(Citation(one, quote).boxes for passages in self.cited for one in passages)
+        return any(_holds(one, quote) for passages in self.cited for one in passages)
 
 
 def _side_by_side(
@@ -272,7 +275,7 @@ def _side_by_side(
 ) -> list[_Group]:
     """The marks that lead to passages and are in no quote."""
     groups: list[_Group] = []
-    for mark in find_marks(answer):
+    for mark in find_marks(answer, map(_source, passages)):
         if any(found.start() < mark.begin and mark.end < found.end() for found in quoted):
             continue
         if not (cited := _meant(mark, passages)):
@@ -282,6 +285,13 @@ def _side_by_side(
         groups[-1].end = mark.end
         groups[-1].cited.append(cited)
     return groups
+
+
+def _line_of(answer: str, group: _Group) -> int:
+    """Where the line of marks begins; of those that have one for themselves, the line above."""
+    line, end = answer.rfind("\n", 0, group.begin) + 1, answer.find("\n", group.end)
+    around = answer[line : group.begin] + answer[group.end : end if end >= 0 else None]
+    return line if around.strip(" .") else answer.rfind("\n", 0, max(line - 1, 0)) + 1
 
 
 def _behind(
@@ -309,8 +319,14 @@ def _words_of(quoted: re.Match[str]) -> str:
 
 def _those(passages: Sequence[Document], quote: str) -> list[Citation]:
     """A quote of each passage in which it stands; of all, if it stands in none."""
-    meant = [Citation(passage, quote) for passage in passages]
-    return [one for one in meant if one.boxes] or meant
+    meant = [passage for passage in passages if _holds(passage, quote)] or passages
+    return [Citation(passage, quote) for passage in meant]
+
+
+def _holds(passage: Document, quote: str) -> bool:
+    if LINES in passage.metadata:
+        return bool(Citation(passage, quote).boxes)
+    return quote in passage.page_content
 
 
 def _meant(mark: Mark, passages: Sequence[Document]) -> list[Document]:
@@ -324,9 +340,9 @@ def _meant(mark: Mark, passages: Sequence[Document]) -> list[Document]:
     on_page = [
         passage
         for passage in passages
-        if any(passage.metadata["page"] + 1 in span for span in mark.pages)
+        if (page := _page(passage)) is not None and any(page + 1 in span for span in mark.pages)
     ]
-    named = [one for one in on_page if _is_named(str(one.metadata["source"]), mark.name)]
+    named = [one for one in on_page if _is_named(_source(one), mark.name)]
     if not named and mark.name.isdecimal():  # the number of a passage, as in [2, page 3]
         return [one for one in passages[int(mark.name) - 1 : int(mark.name)] if one in on_page]
     return named
@@ -334,7 +350,7 @@ def _meant(mark: Mark, passages: Sequence[Document]) -> list[Document]:
 
 def _is_named(source: str, name: str) -> bool:
     """Whether a name is that of a source; a mark without one may mean any."""
-    path, name = str(PurePath(source.casefold())), name.casefold()
+    path, name = str(PurePath(without_brackets(source).casefold())), name.casefold()
     # Models leave out what is in front, or behind; a relative path may be told in full.
     told = (f"/{path}", f"/{PurePath(path).with_suffix('')}")
     return not name or any(one.endswith(f"/{name}") or name.endswith(one) for one in told)
@@ -400,16 +416,13 @@ def _with_room(box: Box, aspect: float) -> Box:
 def _rendered(
     page: Document, longest_side: int, password: str | None, allow_hosts: Sequence[str]
 ) -> sources.SourcePage:
-    metadata = page.metadata
-    if "source" not in metadata or "page" not in metadata:
+    number, name = _page(page), _source(page)
+    if number is None or not name:
         raise RequestError(
             'a document without the metadata "source" and "page" is no page: load it with '
             'mode="page"'
         )
-    rendering = sources.Rendering(
-        pages=[metadata["page"]], password=password, longest_side=longest_side
-    )
-    name = metadata["source"]
+    rendering = sources.Rendering(pages=[number], password=password, longest_side=longest_side)
     if name in sources.NAMELESS or name.endswith(HIDDEN):
         raise RequestError(
             f"{_name(page)} cannot be shown again, for {name!r} leads to no file: save what came "
@@ -423,8 +436,19 @@ def _rendered(
 
 
 def _turn(page: Document) -> scan.Turn:
-    return cast("scan.Turn", page.metadata.get("turn", 0))
+    return cast("scan.Turn", int(page.metadata.get("turn", 0)))
 
 
-def _name(page: Document) -> str:
-    return f"page {page.metadata['page'] + 1} of {page.metadata['source']!r}"
+def _page(passage: Document) -> int | None:
+    """Number of a page, from 0; some vector stores make a float of it, and not all have one."""
+    number = passage.metadata.get("page")
+    return int(number) if isinstance(number, int | float) else None
+
+
+def _source(passage: Document) -> str:
+    return str(passage.metadata.get("source", ""))
+
+
+def _name(passage: Document) -> str:
+    page, source = _page(passage), _source(passage)
+    return repr(source) if page is None else f"page {page + 1} of {source!r}"

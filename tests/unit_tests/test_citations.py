@@ -120,6 +120,10 @@ def test_a_document_that_is_gone_is_told(pages: list[Document], tmp_path: Path) 
         ('The 12" sign says "Invoice: 48213" [1].', [(0, "Invoice: 48213")]),
         ('"Guest: Clara Novak\nTotal: 75.55" [1].', [(0, "Guest: Clara Novak\nTotal: 75.55")]),
         ("‘Total: 75.55’ [1].", [(0, "Total: 75.55")]),
+        ("It's Clara's: 'Total: 75.55' [1].", [(0, "Total: 75.55")]),
+        ("`Total: 75.55` [1].", [(0, "Total: 75.55")]),
+        ('- "Total: 75.55"\n  [1].\n- "11735"\n  [2]', [(0, "Total: 75.55"), (1, "11735")]),
+        ('"Total: 75.55"[^1], "11735"【2†source】', [(0, "Total: 75.55"), (1, "11735")]),
         ("It has 2 pages [3], [other.pdf p. 1], [0], (1).", []),
         ("Nothing is cited.", []),
     ],
@@ -192,6 +196,36 @@ def test_marks_side_by_side_cite_the_same(passages: list[Document]) -> None:
     first, second = find_citations('It says "Invoice" [1][2].', passages)
     assert (first.page, second.page) == (0, 1)
     assert first.quote == second.quote == "Invoice"
+
+
+@pytest.mark.parametrize(
+    "source", ["scans/report (1).pdf", "scans/report [2].pdf", "[2]/（新）报告.pdf", "a/(1).pdf"]
+)
+def test_names_may_have_brackets(source: str) -> None:
+    lines = '[["99.00", 0, 0, 10, 10]]'
+    passage, other = (
+        Document("99.00", metadata={"source": name, "page": 2, "lines": lines})
+        for name in (source, "other.pdf")
+    )
+    citation = Citation(passage, "99.00")
+    both = [passage, other]
+    for mark in (str(citation), f'"99.00" [page 3 of {source!r}]', f'"99.00" ({source}, p. 3)'):
+        assert find_citations(mark, both) == [citation]
+    assert find_citations('"99.00" [2]', both) == [Citation(other, "99.00")]
+
+
+def test_passages_may_be_of_anything_else(passages: list[Document]) -> None:
+    """Texts without pages, and pages from a store that makes floats of numbers."""
+    text = Document("Bread is baked.", metadata={"source": "wiki"})
+    metadata = {**passages[1].metadata, "page": 1.0, "turn": 0.0}
+    kept = Document(passages[1].page_content, metadata=metadata)
+    given = [text, kept]
+    assert numbered(given).startswith("[1] 'wiki'\nBread is baked.\n\n[2] page 2 of '")
+    found = find_citations('"Bread is" [1], "Bread: 5.55" [p. 2].', given)
+    assert found == [Citation(text, "Bread is"), Citation(kept, "Bread: 5.55")]
+    assert (found[0].page, str(found[0])) == (None, '"Bread is" [wiki]')
+    assert found[1].page == 1
+    assert around(citation_picture(found[1]), page_picture(passages[1])).top > 100
 
 
 def test_folders_tell_documents_of_one_name_apart() -> None:

@@ -250,6 +250,13 @@ def test_pages_are_cited_in_many_ways(
     assert told in str(message.content)
 
 
+def test_cited_document_may_have_brackets_in_its_name(serve: Serve, folder: Path) -> None:
+    path = write_pdf(folder / "four (1).pdf", 4)
+    server = serve(lambda _: answer("It is so [four (1).pdf p. 2]."))
+    tool = DocumentTool(llm=server.model(), allowed_dirs=(folder,), longest_side=112)
+    assert call(tool, document=str(path), question="What?").artifact["cited"] == [2]
+
+
 def test_where_the_answer_cites_no_page_the_findings_do(serve: Serve, folder: Path) -> None:
     said = {
         1: "Nothing forbids it [page 1].",

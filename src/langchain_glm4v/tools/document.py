@@ -151,15 +151,15 @@ class DocumentTool(PagedTool[DocumentArguments]):
         said = answers_of(replies, self._words)
         answers = [one for one in said if not isinstance(one, str)]
         findings = [
-            _finding(group, error=one)
+            _finding(arguments.document, group, error=one)
             if isinstance(one, str)
-            else _finding(group, one, told(one, self._words))
+            else _finding(arguments.document, group, one, told(one, self._words))
             for group, one in zip(groups, said, strict=True)
         ]
         final, more = yield from self._final(arguments.question, findings, answers, room)
         read = sorted(pages.wanted)
         noted = {page for finding in findings for page in finding["cited"]}
-        cited = _cited(final["answer"], read) or sorted(noted)
+        cited = _cited(final["answer"], read, arguments.document) or sorted(noted)
         artifact = DocumentArtifact(
             answer=final["answer"],
             reasoning=final["reasoning"],
@@ -263,13 +263,13 @@ def _made(text: str) -> Answer:
 
 
 def _finding(
-    group: list[int], answer: Answer | None = None, text: str = "", error: str = ""
+    document: str, group: list[int], answer: Answer | None = None, text: str = "", error: str = ""
 ) -> Finding:
     says = answer is not None and not _NOTHING.match(answer["answer"])
     text = text if says else ""
     return Finding(
         pages=group,
-        cited=_cited(text, group),
+        cited=_cited(text, group, document),
         answer=text,
         reasoning=answer["reasoning"] if answer is not None else "",
         error=error,
@@ -303,7 +303,7 @@ def _packed(texts: Sequence[str], room: int) -> list[str]:
     return packed
 
 
-def _cited(answer: str, pages: Collection[int]) -> list[int]:
-    """The pages that an answer cites, of those that were read."""
-    spans = [span for mark in find_marks(answer) for span in mark.pages]
+def _cited(answer: str, pages: Collection[int], document: str) -> list[int]:
+    """The pages that an answer cites, of those of the document that were read."""
+    spans = [span for mark in find_marks(answer, [document]) for span in mark.pages]
     return sorted({page for page in pages if any(page in span for span in spans)})
