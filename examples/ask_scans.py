@@ -97,7 +97,7 @@ def open_store(client: QdrantClient) -> QdrantVectorStore:
 
 
 def index(pages: Iterable[Document], store: QdrantVectorStore) -> list[str]:
-    """Index pages, as `GLM4VLoader` loads them; those that are there already take their place.
+    """Index pages, as `GLM4VLoader` loads them, in the place of what is there of their documents.
 
     Returns:
         Their sources.
@@ -106,8 +106,10 @@ def index(pages: Iterable[Document], store: QdrantVectorStore) -> list[str]:
     chunks = [*split_pages(pages, splitter)]
     if not chunks:
         raise ValueError("there is no text on these pages: give others")
+    given = sorted({chunk.metadata["source"] for chunk in chunks})
+    store.client.delete(COLLECTION, having(source=given))
     store.add_documents(chunks, ids=[identity(chunk) for chunk in chunks])
-    return sorted({chunk.metadata["source"] for chunk in chunks})
+    return given
 
 
 def identity(chunk: Document) -> str:

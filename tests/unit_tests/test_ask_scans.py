@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 from langchain_core.documents import Document
+from PIL import Image
 from pydantic import SecretStr
 from qdrant_client import QdrantClient
 
@@ -44,3 +45,19 @@ def test_answers_come_from_the_scans_that_are_given(tmp_path: Path) -> None:
             state = graph.nodes["retrieve"].invoke({"question": "What is the Total?"})
             found.append({page.metadata["source"] for page in state["pages"]})
     assert found == [{"now.pdf", "before.pdf"}, {"now.pdf"}, set()]
+
+
+def test_a_scan_that_changed_is_indexed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "scan.png"
+    Image.new("RGB", (560, 784), "white").save(path)
+
+    def page(lines: int) -> Document:
+        text = "\n".join(f"Line {number}: of {lines} lines" for number in range(lines))
+        return Document(text, metadata={"source": str(path), "page": 0})
+
+    with closing(QdrantClient(":memory:")) as client:
+        store = ask_scans.open_store(client)
+        for lines in (100, 3):
+            ask_scans.index([page(lines)], store)
+        (chunk,) = ask_scans.chunks_of(page(3), store)
+    assert chunk.page_content == page(3).page_content
