@@ -39,8 +39,8 @@ class LoadOptions(TypedDict, total=False):
             "raise" (default): a `PageError`. "warn": a warning, and a `Document` with what text
             there is and the metadata "error". "skip": nothing, in mode "single" an empty place, and
             a line in the log. The other pages keep their numbers.
-        prompt: What the model is asked about each page. Default: `PROMPT`, for Markdown with tables
-            as HTML and formulas as LaTeX.
+        prompt: What the model is asked about each page. Default: for Markdown with tables as HTML
+            and formulas as LaTeX; with a schema, for JSON.
         schema: What the answer about each page is bound to: a pydantic class or a JSON schema. The
             content is JSON then.
         longest_side: Pixels of the longer side of a page of a document. Default: 1540. Pictures are
@@ -49,7 +49,8 @@ class LoadOptions(TypedDict, total=False):
         text_layer: "ignore" (default): the model reads all pages. "auto": a page whose own text is
             good, which is no scan, is taken from the document: see `checks.is_good_layer`. Not
             with `schema`.
-        scripts: Scripts that are expected, such as `["cjk"]`; a page with many letters of others is
+        scripts: Scripts that are expected, by their names in Unicode, such as `["cjk"]`, or of
+            Japanese `["cjk", "hiragana", "katakana"]`; a page with many letters of others is
             read again. Default: any.
         temperatures: Temperature of each attempt at a page, None for the model's own: see
             `attempts.TEMPERATURES`.
@@ -192,7 +193,8 @@ class GLM4VLoader(BaseLoader):
     """
 
     def __init__(self, source: Sources, **options: Unpack[LoadOptions]) -> None:
-        self._source = source
+        # What can be taken but once is kept: it may be loaded again.
+        self._source = [*source] if isinstance(source, Iterator) else source
         self._reader = _Reader(options)
 
     def lazy_load(self) -> Iterator[Document]:

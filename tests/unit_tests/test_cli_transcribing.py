@@ -118,7 +118,21 @@ def test_scans_become_pdfs_that_can_be_searched(
         assert place.run("scans", "-o", out, "--format", "pdf") == 2
     assert capsys.readouterr().err.count("--format pdf is for a folder of PDFs") == 2
     # The scans themselves are never replaced.
+    assert place.run("scans/a.pdf", "-o", "scans", "--format", "pdf") == 2
+    assert "'scans/a.pdf' would be replaced" in capsys.readouterr().err
     assert place.run("scans", "-o", "scans", "--format", "pdf") == 2
+    assert "all that is to be read is in 'scans': choose another OUT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["scans", "scans/**/*.pdf", "."])
+def test_pdfs_that_were_written_are_not_read(given: str, reading: Callable[..., Place]) -> None:
+    write_pdf(Path("scans/a.pdf"), [1])
+    write_pdf(Path("scans/deep/b.pdf"), [2])
+    place = reading()
+    for _ in range(2):
+        assert place.run(given, "-o", "scans/out", "--format", "pdf", "-q") == 0
+        assert files("scans/out") == {"a.pdf", "b.pdf", ".glm4v-pages.sqlite"}
+    assert place.reader.asked == {1: 1, 2: 1}
 
 
 def test_jsonl_has_all_that_is_known_of_each_page(
@@ -474,7 +488,6 @@ def test_options_reach_the_model(reading: Callable[..., Place]) -> None:
         (("-o", "out", "--pages", "1,3-2"), "pages 3 to 2 are none"),
         (("-o", "out", "--pages", "0"), "pages 0 to 0 are none"),
         (("-o", "all.jsonl", "--cache", "all.jsonl"), "'all.jsonl' is OUT too"),
-        ((".", "-o", "pdfs", "--format", "pdf"), "would be read with '.' the next time"),
         (("-o", "out", "--scripts", "chinese"), "'chinese' is no script"),
         (("-o", "out", "--schema", "a.pdf"), "no JSON can be read from 'a.pdf'"),
         (("-o", "out", "--password-file", "none"), "no password can be read from 'none'"),

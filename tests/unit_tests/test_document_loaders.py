@@ -314,9 +314,18 @@ def test_schema(serve: Serve, tmp_path: Path) -> None:
     server = serve(lambda _: choice('<think>x</think><answer>{"number": 3}'))
     (document,) = GLM4VLoader(path, llm=server.model(), schema=Bar).load()
     assert json.loads(document.page_content) == {"number": 3}
+    asked = " ".join(server.prompts)
+    assert "JSON" in asked
+    assert "Markdown" not in asked
     server = serve(lambda _: choice('<think>x</think><answer>{"name": 3}'))
     with pytest.raises(PageError, match="does not fit the schema"):
         GLM4VLoader(path, llm=server.model(), schema=Bar).load()
+
+
+def test_an_iterator_may_be_loaded_again(server: VisionServer, tmp_path: Path) -> None:
+    write_pdf(tmp_path / "a.pdf", [3])
+    loader = GLM4VLoader(tmp_path.glob("*.pdf"), llm=server.model())
+    assert numbers_of(loader.load()) == numbers_of(loader.load()) == [(0, "page 3")]
 
 
 def test_cached_pages_are_not_asked_about_again(server: VisionServer, tmp_path: Path) -> None:
@@ -567,7 +576,6 @@ def test_wrong_options_are_told_at_once(server: VisionServer, tmp_path: Path) ->
         {"temperatures": [float("inf")]},
         {"temperatures": None},
         {"scripts": None},
-        {"prompt": None},
         {"scripts": "cjk"},
         {"scripts": ["chinese"]},
         {"prompt": " "},

@@ -67,6 +67,36 @@ def test_empty_path_is_not_the_current_folder() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_pipe_is_told_from_nothing() -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(UnsupportedMediaError, match="'pipe' is a pipe or a device: save it"):
+        names("pipe")
+
+
+@pytest.mark.usefixtures("folder")
+def test_name_of_a_file_that_looks_like_a_url_is_its_whole_path() -> None:
+    Path("data:foo.png").touch()
+    assert names("./data:foo.png", *Path().glob("data:*")) == [str(Path.cwd() / "data:foo.png")]
+
+
+@pytest.mark.parametrize("given", [5, None, [3.5]])
+def test_what_is_nothing_to_be_read_is_refused(given: object) -> None:
+    with pytest.raises(UnsupportedMediaError, match="is nothing to be read: give paths, URLs"):
+        [*find(given)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"), [("1-3", [0, 1]), ("2-9", [1]), ("2-", [1]), ("-3", [0, 1])]
+)
+def test_spans_may_go_beyond_the_end_of_a_document(wanted: str, numbers: list[int]) -> None:
+    rendering = Rendering(pages=wanted)
+    assert rendering.numbers(2, "x") == numbers
+    for missing in ("3", "3-4", "3-3"):
+        with pytest.raises(MediaError, match="has 2 pages, so there is no page 3"):
+            Rendering(pages=missing).numbers(2, "x")
+
+
+@pytest.mark.usefixtures("folder")
 def test_what_was_found_may_be_given_again() -> None:
     found = [*find("scans")]
     Path("scans/b.pdf").unlink()  # it is for whoever reads it to tell

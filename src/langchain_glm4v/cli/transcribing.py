@@ -26,13 +26,13 @@ from langchain_glm4v.cli.terminal import clock, harmless, print_json, say, table
 from langchain_glm4v.cli.values import whole
 from langchain_glm4v.errors import MediaError
 from langchain_glm4v.media.budget import CELL
-from langchain_glm4v.media.document import LONGEST_SIDE, check_pages, page_numbers
+from langchain_glm4v.media.document import LONGEST_SIDE, check_pages
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription import checks, outputs, sources
 from langchain_glm4v.transcription.records import NOTHING, DocumentFacts, PageResult
 from langchain_glm4v.transcription.searchable import write_searchable
 from langchain_glm4v.transcription.sources import Rendering, Source
-from langchain_glm4v.transcription.transcriber import PROMPT, Options, Transcriber
+from langchain_glm4v.transcription.transcriber import JSON_PROMPT, PROMPT, Options, Transcriber
 
 STANDARD_OUTPUT = "-"
 JSONL = ".jsonl"
@@ -134,7 +134,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schema", type=_schema, metavar="FILE", help="JSON schema: each page is read as JSON"
     )
-    parser.add_argument("--prompt", default=PROMPT, metavar="TEXT", help="Default: %(default)s")
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help=f"what the model is asked. Default: {PROMPT} With --schema: {JSON_PROMPT}",
+    )
     add_model(parser)
     add_answering(parser)
     _add_pages(parser)
@@ -207,7 +211,7 @@ def _transcribe(args: argparse.Namespace) -> int:
     if args.password is not None:
         args.misused("--password would show it to all users: give --password-file FILE")
     target = _target(args)
-    found = [*sources.find(args.inputs)]
+    found = _found(target, args)
     tally = Tally()
     write = _writer(target, found, tally, args)
     options = Options(
@@ -225,7 +229,7 @@ def _transcribe(args: argparse.Namespace) -> int:
     with asked_model(args, fields) as model:
         try:
             with (
-                Progress(len(found), args.pages, is_shown=not args.quiet) as progress,
+                Progress(len(found), options.rendering, is_shown=not args.quiet) as progress,
                 closing(Transcriber(model, options).pages(found)) as results,
             ):
                 write(progress.seen(tally.counted(results)))
@@ -260,15 +264,8 @@ def _target(args: argparse.Namespace) -> Target:
     name = args.format or ("jsonl" if is_file or args.schema else "markdown")
     if name == "markdown" and (is_file or args.schema):
         args.misused("--format markdown is for a folder of texts: give --format jsonl")
-    if name == "pdf":
-        if is_file or args.output == STANDARD_OUTPUT:
-            args.misused("--format pdf is for a folder of PDFs: give a folder as OUT")
-        for given in args.inputs:
-            if Path(given).is_dir() and path.resolve().is_relative_to(Path(given).resolve()):
-                args.misused(
-                    f"the PDFs in {args.output!r} would be read with {given!r} the next time: "
-                    "choose another OUT"
-                )
+    if name == "pdf" and (is_file or args.output == STANDARD_OUTPUT):
+        args.misused("--format pdf is for a folder of PDFs: give a folder as OUT")
     if args.output == STANDARD_OUTPUT:
         if args.json:
             args.misused("--json and the pages would both go to standard output")
@@ -278,6 +275,25 @@ def _target(args: argparse.Namespace) -> Target:
     if not path.is_dir() and (path.exists() or path.suffix.lower() in _OF_FILES):
         args.misused(f"{args.output!r} is no folder: give one, a file *{JSONL}, or -")
     return Target(path, None, name)
+
+
+def _found(target: Target, args: argparse.Namespace) -> list[Source]:
+    """What is to be read: no PDFs in OUT that an earlier run wrote, unless they are named."""
+    found = [*sources.find(args.inputs)]
+    if target.form != "pdf" or target.folder is None:
+        return found
+    folder = target.folder.resolve()
+    named = {os.path.realpath(given) for given in args.inputs}
+    others = [
+        source
+        for source in found
+        if not isinstance(source.given, Path)
+        or os.path.realpath(source.given) in named
+        or not source.given.resolve().is_relative_to(folder)
+    ]
+    if not others:
+        args.misused(f"all that is to be read is in {args.output!r}: choose another OUT")
+    return [*sources.find(others)]
 
 
 def _cache(target: Target, args: argparse.Namespace) -> Path | None:
@@ -465,13 +481,13 @@ class Progress:
 
     Args:
         documents: How many there are.
-        pages: Which pages of each are wanted.
+        rendering: Which pages of each are wanted.
         is_shown: Whether anything is shown.
     """
 
-    def __init__(self, documents: int, pages: str | None, *, is_shown: bool) -> None:
+    def __init__(self, documents: int, rendering: Rendering, *, is_shown: bool) -> None:
         self._documents = documents
-        self._wanted = pages
+        self._rendering = rendering
         self._is_shown = is_shown
         self._is_terminal = sys.stderr.isatty()
         self._opened = self._known = self._done = self._failed = 0
@@ -500,7 +516,7 @@ class Progress:
         if document.index == self._opened:
             self._opened += 1
             count = document.total_pages
-            self._known += len(page_numbers(self._wanted, count, document.source)) if count else 1
+            self._known += len(self._rendering.numbers(count, document.source)) if count else 1
         self._done += 1
         self._failed += bool(result.error)
         now = time.monotonic()

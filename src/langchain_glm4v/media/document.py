@@ -276,13 +276,17 @@ def as_pdf(
         yield Path(file.path)
 
 
-def page_numbers(pages: str | Iterable[int] | None, count: int, name: str) -> list[int]:
+def page_numbers(
+    pages: str | Iterable[int] | None, count: int, name: str, *, cuts_spans: bool = False
+) -> list[int]:
     """Find the numbers of the pages asked for, from 0.
 
     Args:
         pages: As for `pages`.
         count: Pages of the document.
         name: What error messages call it.
+        cuts_spans: Whether "4-9" are the last two pages of five, and no error: where several
+            documents are asked for the same pages.
 
     Raises:
         MediaError: If a page does not exist, or there is none.
@@ -299,7 +303,11 @@ def page_numbers(pages: str | Iterable[int] | None, count: int, name: str) -> li
         if not numbers:
             raise MediaError(f"pages={pages!r} names no pages of {name}: give at least one")
         return numbers
-    return [number for part in _ranges(pages) for number in _range(*part, count, name)]
+    return [
+        number
+        for begin, end in _ranges(pages)
+        for number in _range(begin, end, count, name, is_cut=not begin or cuts_spans)
+    ]
 
 
 def check_pages(pages: str | Iterable[int] | None) -> None:
@@ -375,9 +383,10 @@ def _ranges(pages: str) -> list[tuple[str, str]]:
     return ranges
 
 
-def _range(begin: str, end: str, count: int, name: str) -> range:
-    first = int(begin or 1)
-    last = int(end or count) if begin else min(int(end), count)
+def _range(begin: str, end: str, count: int, name: str, *, is_cut: bool) -> range:
+    first, last = int(begin or 1), int(end or count)
+    if is_cut and begin != end:
+        last = min(last, count)
     _check(first, count, name)
     _check(last, count, name)
     return range(first - 1, last)

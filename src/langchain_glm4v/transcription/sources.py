@@ -102,7 +102,8 @@ class Rendering:
     """How pages are shown.
 
     Attributes:
-        pages: Which pages of each document, as for `media.document.pages`; None for all.
+        pages: Which pages of each document, as for `media.document.pages`, but "1-3" are all of one
+            that has two; None for all.
         password: Of encrypted documents.
         longest_side: Pixels of the longer side of a page of a document; of pictures, `max_tokens`
             alone says how large they are shown.
@@ -116,6 +117,18 @@ class Rendering:
     password: str | None = field(default=None, repr=False)
     longest_side: int = document.LONGEST_SIDE
     max_tokens: int = 6084
+
+    def numbers(self, count: int, name: str) -> list[int]:
+        """The numbers of the pages that are wanted of a document; spans may go beyond its end.
+
+        Args:
+            count: Its pages.
+            name: What error messages call it.
+
+        Raises:
+            MediaError: A page does not exist, or there is none.
+        """
+        return document.page_numbers(self.pages, count, name, cuts_spans=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.pages, Iterator):  # which can be taken but once
@@ -134,7 +147,8 @@ def find(sources: Sources) -> Iterator[Source]:
         MediaNotFoundError: A path, a folder or a pattern leads to nothing.
         UnsupportedMediaError: Something is none of these.
     """
-    if isinstance(sources, _SINGLE) or hasattr(sources, "as_bytes") or hasattr(sources, "read"):
+    is_several = isinstance(sources, Iterable) and not isinstance(sources, _SINGLE)
+    if not is_several or hasattr(sources, "as_bytes") or hasattr(sources, "read"):
         sources = [sources]
     seen: set[str] = set()
     index = 0
@@ -159,7 +173,7 @@ def _all(several: Iterable[Any]) -> Iterator[Source]:
             raise MediaNotFoundError("the path is empty: give one, or '.' for the current folder")
         elif isinstance(given, str | os.PathLike) and not scheme(os.fspath(given)):
             path = Path(os.path.expanduser(given))  # noqa: PTH111 - leaves what is nobody's home
-            yield from (Source(path, str(path)) for path in _files(path))
+            yield from (Source(path, _name_of(path)) for path in _files(path))
         else:
             yield Source(given, _name(given), metadata=getattr(given, "metadata", {}))
 
@@ -178,6 +192,11 @@ def _name(given: Given) -> str:
     return DATA if scheme(named) == "data" else without_secrets(named)
 
 
+def _name_of(path: Path) -> str:
+    """The path, in a form that is no URL."""
+    return str(path.absolute() if scheme(str(path)) else path)
+
+
 def _files(path: Path) -> Iterable[Path]:
     if path.is_file():
         return [path]
@@ -191,6 +210,8 @@ def _files(path: Path) -> Iterable[Path]:
         names = glob.glob(str(path), recursive=True)  # noqa: PTH207
         found = sorted(_shortest(Path(name) for name in names if Path(name).is_file()))
         what = f"no file at {str(path)!r}"
+        if path.exists():
+            raise UnsupportedMediaError(f"{str(path)!r} is a pipe or a device: save it as a file")
     if not found:
         raise MediaNotFoundError(f"there is {what}: check the path, or the pattern")
     return found
@@ -218,7 +239,7 @@ def pages(source: Source, rendering: Rendering, media: Preparation) -> Generator
     Raises:
         MediaError: The file cannot be read, or is no document and no picture.
     """
-    medium = media.recognised(source.given)
+    medium = _recognised(source, media)
     match medium.kind:
         case "document":
             yield from _of_document(source, _content(medium), rendering)
@@ -240,7 +261,14 @@ def content(source: Source, media: Preparation) -> Given:
     Raises:
         MediaError: It cannot be fetched or read.
     """
-    return _content(media.recognised(source.given))
+    return _content(_recognised(source, media))
+
+
+def _recognised(source: Source, media: Preparation) -> Medium:
+    try:
+        return media.recognised(source.given)
+    except UnsupportedMediaError as error:  # without what to do about a content block
+        raise UnsupportedMediaError(error.args[0]) from error
 
 
 def _content(medium: Medium) -> Given:
@@ -263,7 +291,7 @@ def _of_document(source: Source, given: Given, rendering: Rendering) -> Iterator
     )
     for page in document.tried_pages(
         given,
-        pages=rendering.pages,
+        pages=rendering.numbers(info.page_count, repr(source.name)),
         longest_side=rendering.longest_side,
         max_tokens=rendering.max_tokens,
         **options,
@@ -304,5 +332,4 @@ def _shown(source: Source, found: image.Pages, rendering: Rendering) -> Iterator
             document=facts, number=number, picture=picture.data, mime_type=picture.mime_type
         )
 
-    wanted = document.page_numbers(rendering.pages, found.count, repr(source.name))
-    yield from pool.each(shown, wanted)
+    yield from pool.each(shown, rendering.numbers(found.count, repr(source.name)))

@@ -60,6 +60,9 @@ Item = TypeVar("Item")
 PROMPT = "Convert this page to Markdown. Write tables as HTML and formulas as LaTeX."
 """What the model is asked about each page, unless told otherwise."""
 
+JSON_PROMPT = "Read this page, and give what it says as JSON."
+"""The same where a schema is given."""
+
 # After these, no page would fare better: the run ends, and goes on from its cache another time.
 _FATAL = (
     ServerUnreachableError,
@@ -89,7 +92,8 @@ class Options:
     """How pages are read.
 
     Attributes:
-        prompt: What the model is asked about each page.
+        prompt: What the model is asked about each page. Default: `PROMPT`, or with a schema
+            `JSON_PROMPT`.
         schema: What the answer about each page is bound to, as for
             `ChatGLM4V.with_structured_output`; the text is JSON then.
         rendering: Which pages, and how they are shown.
@@ -105,7 +109,7 @@ class Options:
         RequestError: A value is not accepted.
     """
 
-    prompt: str = PROMPT
+    prompt: str | None = None
     schema: Any = None
     rendering: Rendering = field(default_factory=Rendering)
     text_layer: Literal["auto", "ignore"] = "ignore"
@@ -117,7 +121,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, is_accepted, accepted in (
-            ("prompt", _is_text(self.prompt), "a text that is not empty"),
+            ("prompt", self.prompt is None or _is_text(self.prompt), "a text that is not empty"),
             ("text_layer", self.text_layer in ("auto", "ignore"), "'auto' or 'ignore'"),
             ("scripts", _are_scripts(self.scripts), "a list of names, such as ['cjk']"),
             ("temperatures", _are_temperatures(self.temperatures), "a list of numbers from 0 on"),
@@ -130,6 +134,11 @@ class Options:
             raise RequestError(
                 "text_layer='auto' would give plain text where schema promises JSON: leave one out"
             )
+
+    @property
+    def asked(self) -> str:
+        """What the model is asked about each page."""
+        return self.prompt or (PROMPT if self.schema is None else JSON_PROMPT)
 
 
 def _is_text(given: Any) -> bool:
@@ -386,7 +395,7 @@ class _Run:
         question = HumanMessage(
             [
                 {"type": "image", "base64": encoded, "mime_type": mime_type, "keep": False},
-                {"type": "text", "text": self._options.prompt},
+                {"type": "text", "text": self._options.asked},
             ]
         )
         sampling: dict[str, Any] = {"logprobs": True} if self._tells_confidence else {}
@@ -511,7 +520,7 @@ def _depends_on(llm: ChatGLM4V, options: Options) -> dict[str, Any]:
     told = {**sent, **sent["extra_body"]}
     return {
         "model": {name: told[name] for name in told if name not in _WITHOUT_EFFECT},
-        "prompt": options.prompt,
+        "prompt": options.asked,
         "schema": _plain(options.schema),
         "temperature": options.temperatures[0],
         "finds_turn": options.finds_turn,
