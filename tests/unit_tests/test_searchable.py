@@ -75,7 +75,9 @@ def test_each_line_is_found_where_it_was_printed(tmp_path: Path) -> None:
             assert page.get_text().split() == [w for text, _ in one.lines for w in text.split()]
             for text, box in one.lines:
                 (found,) = page.search_for(text)
-                assert box_of(page, found).iou(box) > 0.8
+                shown = box_of(page, found)
+                assert shown.iou(box) > 0.8
+                assert abs(shown.right - box.right) < 6
 
 
 def test_the_rest_of_the_document_is_kept(tmp_path: Path) -> None:

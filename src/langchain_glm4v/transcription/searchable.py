@@ -128,7 +128,7 @@ class _Placed:
 
 
 def _layer_words(placed: PlacedText) -> Iterator[LayerWord]:
-    """The words, each with the space up to the next one in its line."""
+    """The words, each with the space up to the next one in its line, or as wide as a letter."""
     words = [*_all_placed(placed.words)]
     for one, after in zip(words, [*words[1:], None], strict=True):
         text, right = one.word.text, one.box.right
@@ -136,6 +136,8 @@ def _layer_words(placed: PlacedText) -> Iterator[LayerWord]:
             text += " "
             if after.word.line == one.word.line and after.box.left > right:
                 right = after.box.left
+            else:
+                right += (right - one.box.left) / len(one.word.text)
         left, top, _, bottom = (side / SIDE for side in one.box)
         yield LayerWord(text, left, top, right / SIDE, bottom)
 
