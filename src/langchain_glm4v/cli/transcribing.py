@@ -393,7 +393,7 @@ class Tally:
             opened or written.
         input_tokens: Tokens of all prompts of this run.
         output_tokens: Tokens of all outputs of this run.
-        began: When it began, by `time.monotonic()`.
+        began: When the reading began, by `time.monotonic()`: a server may have been started before.
     """
 
     documents: int = 0
@@ -404,7 +404,8 @@ class Tally:
     began: float = field(default_factory=time.monotonic)
 
     def counted(self, results: Iterable[PageResult]) -> Results:
-        """The pages, each counted."""
+        """The pages, each counted; the time before the first is asked for is not."""
+        self.began = time.monotonic()
         for result in results:
             self._add(result)
             yield result
