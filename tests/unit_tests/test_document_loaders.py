@@ -350,6 +350,33 @@ def test_equal_pages_are_asked_about_once(serve: Serve, tmp_path: Path) -> None:
     assert len(slow.bodies) == 1
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_equal_pages_that_fail_are_paid_for_once(
+    serve: Serve, tmp_path: Path, seconds: float
+) -> None:
+    def say(_: Body) -> Body:
+        time.sleep(seconds)
+        return choice("half", reason="length")
+
+    server = serve(say)
+    path = write_pdf(tmp_path / "a.pdf", [3, 3, 3])
+    options: dict[str, Any] = {
+        "llm": server.model(),
+        "cache": tmp_path / "pages.sqlite",
+        "on_error": "warn",
+        "max_concurrency": 1,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        documents = GLM4VLoader(path, **options).load()
+        (whole,) = GLM4VLoader(path, mode="single", **options).load()
+    assert len(server.bodies) == 2 * 4
+    assert [d.page_content for d in documents] == ["half"] * 3
+    assert [d.metadata["from_cache"] for d in documents] == [False] * 3
+    assert [d.metadata["attempts"] for d in documents] == [4, 0, 0]
+    assert (whole.metadata["attempts"], whole.metadata["output_tokens"]) == (4, 8)
+
+
 def test_reading_depends_on_how_it_was_made(server: VisionServer, tmp_path: Path) -> None:
     path, cache = write_pdf(tmp_path / "a.pdf", [3], turn=180), tmp_path / "pages.sqlite"
     options: list[dict[str, Any]] = [{"finds_turn": False}, {}, {"temperatures": [0.5]}]

@@ -317,8 +317,14 @@ class _Run:
         task = asyncio.create_task(self._read(page, key, holder))
         if key:
             self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key))
+            task.add_done_callback(lambda done: self._forget(key, done))
         return task
+
+    def _forget(self, key: bytes, done: asyncio.Task[PageResult]) -> None:
+        """Equal pages that come later are asked about, or in the cache, but for a bad text."""
+        is_bad = not done.cancelled() and not done.exception() and done.result().reading.problems
+        if not is_bad:
+            del self._running[key]
 
     def _by_itself(self, page: SourcePage) -> PageResult | None:
         """What becomes of a page by what its document tells alone; None if that is not enough."""
@@ -523,7 +529,12 @@ async def _given(result: PageResult) -> PageResult:
 async def _as_read(first: asyncio.Task[PageResult], page: SourcePage) -> PageResult:
     """What becomes of a page that is equal to one which is being read."""
     result = await asyncio.shield(first)
-    return replace(result, document=page.document, number=page.number, from_cache=True)
+    named = replace(result, document=page.document, number=page.number)
+    if not result.error:
+        return replace(named, from_cache=True)
+    # What it has cost is told with the first.
+    free = replace(result.reading, attempts=0, input_tokens=0, output_tokens=0, seconds=0.0)
+    return replace(named, reading=free)
 
 
 def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
