@@ -2,9 +2,9 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 
@@ -27,6 +27,8 @@ class Refusal:
 
     status: int
     message: str
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class VisionServer(ThreadingHTTPServer):
@@ -97,18 +99,23 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.server.change(running=-1)
         if isinstance(said, Refusal):
-            self.reply({"error": {"message": said.message}}, said.status)
+            error = {"message": said.message, "code": said.code}
+            self.reply({"error": error}, said.status, said.headers)
             return
         written = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
         choice = written if isinstance(said, str) else said
         usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
         self.reply({"id": "1", "choices": [{"index": 0, **choice}], "usage": usage})
 
-    def reply(self, answer: Answer, status: int = 200) -> None:
+    def reply(
+        self, answer: Answer, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
         content = json.dumps(dict(answer) if answer is not None else {}).encode()
         self.send_response(404 if answer is None else status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 

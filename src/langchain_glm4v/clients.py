@@ -11,9 +11,12 @@ import json
 import os
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -53,6 +56,9 @@ _REMEDIES = {
     429: "make fewer requests at once, or try later",
     500: _SEE_LOG,
 }
+# What OpenAI, and BigModel and Z.ai, which number their errors, call it.
+_SPENT = frozenset({"insufficient_quota", "1113", "1304", "1308", "1309", "1310"})
+_PAY = "check the quota and the balance of its account"
 # How vLLM 0.32 words it, in its renderer and in its engine.
 _TOO_LONG = ("maximum context length", "maximum model length")
 _QUOTED = 200  # characters of what a server sends, at most, in a message
@@ -65,6 +71,8 @@ _OPTIONS = {
 }
 # What OPENAI_CUSTOM_HEADERS may not take out of a request, because no request works without.
 _NEEDED_HEADERS = {"accept": "application/json", "content-type": "application/json"}
+
+_tells_refusals: ContextVar[bool] = ContextVar("_tells_refusals", default=False)
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Connection:
     def async_client(self, http_client: Any = None) -> openai.AsyncOpenAI:
         """Build an async client, on `http_client` if there is one."""
         http = http_client or openai.DefaultAsyncHttpxClient(**self._http_options())
-        return openai.AsyncOpenAI(**self._options(), http_client=http)
+        return _AsyncClient(**self._options(), http_client=http)
 
     def _http_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"proxy": self.proxy, "verify": _tls()}
@@ -154,6 +162,51 @@ class _Client(openai.OpenAI):
             # What is no number states the waits for connection and answer one by one.
             options.timeout = min(left, given) if isinstance(given, int | float) else left
         return options
+
+
+class _AsyncClient(openai.AsyncOpenAI):
+    """A client that makes no refused request again for a caller who does so: `telling_refusals`."""
+
+    def _should_retry(self, response: httpx2.Response) -> bool:
+        if _tells_refusals.get() and is_refusal(response):
+            return False
+        return super()._should_retry(response)
+
+
+@contextmanager
+def telling_refusals() -> Iterator[None]:
+    """Have async requests that the server refuses for now fail at once, not after retries."""
+    token = _tells_refusals.set(True)
+    try:
+        yield
+    finally:
+        _tells_refusals.reset(token)
+
+
+def is_refusal(response: httpx2.Response) -> bool:
+    """Whether the server may well answer later what it does not answer now."""
+    status = response.status_code
+    return status == 429 or (status == 503 and "retry-after" in response.headers)
+
+
+def is_spent(refusal: openai.APIStatusError) -> bool:
+    """Whether a quota or the money of an account is used up, which no waiting makes good."""
+    return refusal.status_code == 429 and not _SPENT.isdisjoint(
+        (str(refusal.code), str(refusal.type))
+    )
+
+
+def retry_after(response: httpx2.Response) -> float:
+    """Seconds for which the server wants to be left alone; 0 if it does not say."""
+    told = response.headers.get("retry-after", "")
+    try:
+        return max(0.0, float(told))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 class LoopLocal:
@@ -520,7 +573,7 @@ def _raise_explained(refusal: openai.APIStatusError, base_url: str) -> None:
     if status == 400 and any(phrase in words for phrase in _TOO_LONG):
         message += ": shorten the conversation"
         raise ContextLengthError(message, setting="ask for less with max_tokens") from refusal
-    if remedy := _REMEDIES.get(min(status, 500)):
+    if remedy := _PAY if is_spent(refusal) else _REMEDIES.get(min(status, 500)):
         message += f": {remedy.format(base_url=base_url.rstrip('/'))}"
     try:
         # They look for phrases in the whole of what the server said.

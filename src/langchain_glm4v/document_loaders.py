@@ -57,7 +57,8 @@ class LoadOptions(TypedDict, total=False):
         finds_turn: Whether a page that is hard to read is tried on its head and sides too. Default:
             it is.
         max_concurrency: Requests at once, at most. Default: 128. As many are made as the server can
-            answer, if it tells; else 16.
+            answer, if it tells; else 16, and fewer of one that refuses some with 429, or with 503
+            and Retry-After. Pages that it refuses are asked for again; that is no attempt at them.
         cache: File of the pages that were read already: a run that was killed goes on from it.
             Default: none.
     """

@@ -383,6 +383,32 @@ def test_server_that_goes_away_ends_it_and_what_was_read_is_kept(
     assert reading().run("a.pdf", "-o", "out", "-q") == 0
 
 
+@pytest.mark.parametrize("out", ["/sys", "/sys/pages.jsonl"])
+def test_folder_that_cannot_be_written_is_told_before_a_page_is_read(
+    out: str, reading: Callable[..., Place], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pdf(Path("a.pdf"), TEN)
+    place = reading()
+    assert place.run("a.pdf", "-o", out, "--cache", "pages.sqlite", "-q") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("glm4v: ")
+    assert "/sys" in line
+    assert "choose another OUT" in line
+    assert place.server.bodies == []
+
+
+def test_cache_that_cannot_be_opened_is_told_and_holds_no_page(
+    reading: Callable[..., Place], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pdf(Path("a.pdf"), TEN)
+    Path("pages").write_text("no database " * 100)
+    place = reading()
+    assert place.run("a.pdf", "-o", "out", "--cache", "pages", "-q") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("glm4v: the cache of pages 'pages' cannot be opened")
+    assert place.server.bodies == []
+
+
 def test_nobody_reads_the_output(reading: Callable[..., Place]) -> None:
     write_pdf(Path("a.pdf"), TEN)
     place = reading(lambda number: choice(f"page {number} " * 20_000))

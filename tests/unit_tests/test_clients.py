@@ -4,12 +4,15 @@ import json
 import re
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any, TypeAlias
 
+import httpx2
 import openai
 import pytest
 from hypothesis import given
@@ -34,7 +37,9 @@ from langchain_glm4v.clients import (
     astream,
     complete,
     explained,
+    retry_after,
     stream,
+    telling_refusals,
 )
 from langchain_glm4v.errors import (
     ReplyError,
@@ -251,6 +256,45 @@ async def test_an_error_says_who_answered_what_and_what_to_do(
     whole = rf"the server at {server.url}/ answered {status} \({quoted}\): .*{expected}.*"
     assert re.fullmatch(whole, str(raised.value))
     assert raised.value.message == str(raised.value)
+
+
+@every_way
+@pytest.mark.parametrize("code", ["insufficient_quota", "1113", 1113])
+async def test_who_has_nothing_left_is_not_told_to_try_later(
+    server: Server, way: Way, code: str | int
+) -> None:
+    body = {"error": {"message": "no", "code": code}}
+    server.replies = [response(json.dumps(body).encode(), 429)]
+    with (
+        pytest.raises(openai.RateLimitError, match=r"quota and the balance of its account$"),
+        explained(server.url, ""),
+    ):
+        await way(server.connection())
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        (formatdate(time.time() + 86400, usegmt=True), pytest.approx(86400, abs=600)),
+        *((told, 0) for told in ("-3", "nan", "soon", "", formatdate(0, usegmt=True))),
+    ],
+)
+def test_how_long_a_server_wants_to_be_left_alone(told: str, seconds: float) -> None:
+    assert retry_after(httpx2.Response(429, headers={"retry-after": told})) == seconds
+    assert retry_after(httpx2.Response(429)) == 0
+
+
+async def test_refusals_are_told_at_once_to_those_who_ask_again_themselves(server: Server) -> None:
+    server.replies = [failure(500), failure(429)]
+    async with server.connection(max_retries=2).async_client() as client:
+        with telling_refusals(), pytest.raises(openai.RateLimitError):
+            await acomplete(client, PAYLOAD)
+        assert len(server.requests) == 2
+        with pytest.raises(openai.RateLimitError):
+            await acomplete(client, PAYLOAD)
+    assert len(server.requests) == 5
 
 
 @pytest.mark.parametrize(

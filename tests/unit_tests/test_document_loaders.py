@@ -11,13 +11,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.document_loaders import Blob
 from langchain_core.documents import Document
@@ -356,6 +359,33 @@ def test_equal_pages_are_asked_about_once(serve: Serve, tmp_path: Path) -> None:
     assert len(slow.bodies) == 1
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_equal_pages_that_fail_are_paid_for_once(
+    serve: Serve, tmp_path: Path, seconds: float
+) -> None:
+    def say(_: Body) -> Body:
+        time.sleep(seconds)
+        return choice("half", reason="length")
+
+    server = serve(say)
+    path = write_pdf(tmp_path / "a.pdf", [3, 3, 3])
+    options: dict[str, Any] = {
+        "llm": server.model(),
+        "cache": tmp_path / "pages.sqlite",
+        "on_error": "warn",
+        "max_concurrency": 1,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        documents = GLM4VLoader(path, **options).load()
+        (whole,) = GLM4VLoader(path, mode="single", **options).load()
+    assert len(server.bodies) == 2 * 4
+    assert [d.page_content for d in documents] == ["half"] * 3
+    assert [d.metadata["from_cache"] for d in documents] == [False] * 3
+    assert [d.metadata["attempts"] for d in documents] == [4, 0, 0]
+    assert (whole.metadata["attempts"], whole.metadata["output_tokens"]) == (4, 8)
+
+
 def test_reading_depends_on_how_it_was_made(server: VisionServer, tmp_path: Path) -> None:
     path, cache = write_pdf(tmp_path / "a.pdf", [3], turn=180), tmp_path / "pages.sqlite"
     options: list[dict[str, Any]] = [{"finds_turn": False}, {}, {"temperatures": [0.5]}]
@@ -430,6 +460,95 @@ def test_server_that_is_gone_ends_the_run(serve: Serve, tmp_path: Path) -> None:
     server.server_close()
     with pytest.raises(ServerUnreachableError):
         GLM4VLoader(path, llm=model, on_error="skip").load()
+
+
+class Limited:
+    """Reads so many pages at once, and refuses all beyond.
+
+    Args:
+        most: How many.
+        seconds: How long a page takes.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._places = threading.Semaphore(most)
+        self._seconds = seconds
+        self.refusals = 0
+
+    def __call__(self, body: Body) -> "Body | Refusal":
+        if not self._places.acquire(blocking=False):
+            self.refusals += 1
+            return Refusal(429, "too many at once")
+        try:
+            time.sleep(self._seconds)
+            return read(body)
+        finally:
+            self._places.release()
+
+
+def test_all_pages_are_read_by_a_server_that_takes_few_at_once(
+    serve: Serve, tmp_path: Path
+) -> None:
+    limited = Limited(most=4, seconds=0.3)
+    path = write_pdf(tmp_path / "a.pdf", range(1, 41))
+    documents = GLM4VLoader(path, llm=serve(limited).model()).load()
+    assert numbers_of(documents) == [(n - 1, f"page {n}") for n in range(1, 41)]
+    assert {document.metadata["attempts"] for document in documents} == {1}
+    assert limited.refusals <= 24  # 12 of the first 16, and a few that try for more
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_server_that_wants_to_be_left_alone_is(
+    serve: Serve, tmp_path: Path, status: int
+) -> None:
+    came: list[float] = []
+
+    def say(body: Body) -> "Body | Refusal":
+        came.append(time.monotonic())
+        if len(came) <= 6:
+            return Refusal(status, "busy", headers={"Retry-After": "0.8"})
+        return read(body)
+
+    path = write_pdf(tmp_path / "a.pdf", [3, 5])
+    documents = [d async for d in GLM4VLoader(path, llm=serve(say).model()).alazy_load()]
+    assert numbers_of(documents) == [(0, "page 3"), (1, "page 5")]
+    assert min(later - before for before, later in pairwise(came[1:7])) > 0.79
+    assert {d.metadata["attempts"] for d in documents} == {1}
+
+
+def test_quota_that_is_used_up_ends_the_run_at_once(serve: Serve, tmp_path: Path) -> None:
+    spent = Refusal(429, "You exceeded your quota.", code="insufficient_quota")
+    server = serve(lambda body: read(body) if number_in(body) == 1 else spent)
+    path = write_pdf(tmp_path / "a.pdf", range(1, 41))
+    model = server.model()
+    with pytest.raises(openai.RateLimitError, match=r"You exceeded .* check the quota"):
+        GLM4VLoader(path, llm=model, on_error="skip", max_concurrency=2).load()
+    assert len(server.bodies) < 12
+
+
+def test_server_that_refuses_all_for_too_long_ends_the_run(serve: Serve, tmp_path: Path) -> None:
+    later = Refusal(429, "come tomorrow", headers={"Retry-After": "86400"})
+    server = serve(lambda body: read(body) if number_in(body) == 1 else later)
+    path, cache = write_pdf(tmp_path / "a.pdf", range(1, 9)), tmp_path / "pages.sqlite"
+    with pytest.raises(openai.RateLimitError, match=r"come tomorrow.*go on later.* in the cache"):
+        GLM4VLoader(path, llm=server.model(), on_error="skip", cache=cache).load()
+    with PageCache(cache) as kept:
+        assert len(kept) == 1
+
+
+def test_loading_that_is_given_up_while_the_server_refuses_ends_at_once(
+    serve: Serve, tmp_path: Path
+) -> None:
+    later = Refusal(429, "busy", headers={"Retry-After": "60"})
+    server = serve(lambda body: read(body) if number_in(body) == 1 else later)
+    path = write_pdf(tmp_path / "a.pdf", range(1, 9))
+    documents = GLM4VLoader(path, llm=server.model()).lazy_load()
+    assert next(documents).page_content == "page 1"
+    wait_until(lambda: len(server.bodies) > 1)
+    time.sleep(0.3)  # until the page that was refused waits for its place
+    began = time.monotonic()
+    documents.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 10
 
 
 def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from langchain_glm4v.media import scan
 from langchain_glm4v.server.metrics import Load
 from langchain_glm4v.transcription import attempts, checks
 from langchain_glm4v.transcription.attempts import Attempt, Reply
-from langchain_glm4v.transcription.load import FIRST_LIMIT, next_limit
+from langchain_glm4v.transcription.load import FIRST_LIMIT, PATIENCE, Pace, next_limit
 from langchain_glm4v.transcription.records import Problem, Reading
 
 
@@ -139,6 +139,80 @@ def test_limit_is_never_out_of_bounds(
     limit: int, in_flight: int, running: int, waiting: int
 ) -> None:
     assert 1 <= next_limit(limit, in_flight, Load(running=running, waiting=waiting), 128) <= 128
+
+
+def refused_down_to(limit: int) -> Pace:
+    """The pace after a server that tells nothing took so many requests of those made at once."""
+    pace = Pace(128)
+    for others in reversed(range(limit, pace.limit)):
+        assert pace.refused(100.0, others, 0)
+    return pace
+
+
+def test_server_that_refuses_gets_as_many_requests_as_it_took() -> None:
+    assert refused_down_to(4).limit == 4
+    assert refused_down_to(0).limit == 1
+
+
+def test_limit_grows_slowly_again_after_refusals() -> None:
+    pace = refused_down_to(4)
+    for answers, limit in ((15, 4), (1, 5), (19, 5), (1, 6), (1000, FIRST_LIMIT)):
+        for _ in range(answers):
+            pace.answered()
+        assert pace.limit == limit
+
+
+def test_what_a_server_tells_lifts_no_limit_that_its_refusals_set() -> None:
+    pace = Pace(128)
+    pace.told(Load(running=16, waiting=0), 16)
+    assert pace.limit == 32
+    pace.refused(0.0, 20, 0)
+    pace.told(Load(running=20, waiting=0), 20)
+    assert pace.limit == 20
+    pace.told(Load(running=20, waiting=14), 20)
+    assert pace.limit == 10
+
+
+def test_pauses_grow_until_there_is_an_answer() -> None:
+    pace = Pace(128)
+    now, pauses = 100.0, []
+    for _ in range(8):
+        assert pace.refused(now, 3, 0)
+        resumes = pace.resumes
+        assert pace.refused(now + 0.1, 2, 0)  # of those that were made before the pause
+        assert pace.resumes == resumes
+        pauses.append(resumes - now)
+        now = resumes
+    for pause, least in zip(pauses, (0.5, 1, 2, 4, 8, 16, 30, 30), strict=True):
+        assert least <= pause <= 1.25 * least
+    pace.answered()
+    assert pace.refused(now, 3, 0)
+    assert pace.resumes - now < 1
+
+
+def test_server_is_left_alone_for_as_long_as_it_wants() -> None:
+    pace = Pace(128)
+    assert pace.refused(100.0, 15, 20)
+    assert pace.resumes == 120
+    assert pace.refused(101.0, 14, 40)
+    assert pace.resumes == 141
+    assert pace.refused(102.0, 13, 3)
+    assert pace.resumes == 141
+
+
+def test_nobody_asks_for_ever() -> None:
+    pace = Pace(128)
+    now = 100.0
+    while pace.refused(now, 0, 0):
+        now = pace.resumes
+    assert PATIENCE - 60 < now - 100 < PATIENCE
+    assert not Pace(128).refused(100.0, 0, PATIENCE + 1)
+    assert not Pace(128).refused(100.0, 0, float("inf"))
+    # Whoever was answered in between is patient again.
+    pace = Pace(128)
+    for now in range(0, 3000, 100):
+        assert pace.refused(now, 0, 300)
+        pace.answered()
 
 
 @pytest.mark.parametrize(

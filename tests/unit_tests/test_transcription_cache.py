@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from langchain_glm4v import ChatGLM4V
 from langchain_glm4v.errors import CacheError
+from langchain_glm4v.transcription import cache as page_cache
 from langchain_glm4v.transcription.cache import PageCache, key_of
 from langchain_glm4v.transcription.records import Reading
 from langchain_glm4v.transcription.transcriber import Options, _depends_on
@@ -61,6 +63,21 @@ def test_file_of_another_program_is_refused_and_left_as_it_is(tmp_path: Path) ->
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(CacheError, match="cannot be opened"):
         PageCache(path)
+
+
+def test_what_to_do_about_a_file_depends_on_what_is_wrong_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_cache, "_BUSY_SECONDS", 0.1)
+    path = tmp_path / "pages"
+    PageCache(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CacheError, match="another process has it locked"):
+            PageCache(path)
+    with pytest.raises(CacheError, match="name another file") as told:
+        PageCache(Path("/proc/self/pages"))
+    assert "free the disk" not in str(told.value)
 
 
 def test_half_a_character_is_kept_like_any_other(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from langchain_glm4v.media.budget import CELL
 from langchain_glm4v.media.document import LONGEST_SIDE, check_pages
 from langchain_glm4v.preparation import Preparation
 from langchain_glm4v.transcription import checks, outputs, sources
+from langchain_glm4v.transcription.cache import PageCache
 from langchain_glm4v.transcription.records import NOTHING, DocumentFacts, PageResult
 from langchain_glm4v.transcription.searchable import write_searchable
 from langchain_glm4v.transcription.sources import Rendering, Source
@@ -225,6 +226,8 @@ def _transcribe(args: argparse.Namespace) -> int:
         max_concurrency=args.max_concurrency,
         cache=_cache(target, args),
     )
+    if options.cache:
+        PageCache(options.cache).close()  # that it cannot be used is told before all else
     fields = {**answering(args), "allow_hosts": tuple(args.allow_host)}
     with asked_model(args, fields) as model:
         try:
@@ -326,8 +329,7 @@ def _writer(
         paths = [target.folder / name for name in outputs.names(found, SUFFIXES[target.form])]
     if taken := outputs.first_read(paths, found):
         args.misused(f"{str(taken)!r} would be replaced, but it is to be read: choose another OUT")
-    target.folder.mkdir(parents=True, exist_ok=True)
-    outputs.remove_parts(target.folder)
+    _open_folder(target.folder)
     if target.file:
         return partial(_write_one, FORMS[target.form], target.file)
     if target.form == "pdf":
@@ -336,6 +338,18 @@ def _writer(
     else:
         write = partial(_write_text, FORMS[target.form])
     return partial(_write_each, write, paths, tally)
+
+
+def _open_folder(folder: Path) -> None:
+    """Make a folder, and see that files can be written there before pages are paid for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        outputs.remove_parts(folder)
+        with outputs.part_folder(folder):
+            pass
+    except OSError as error:
+        message = f"nothing can be written in {str(folder)!r}: {error}; choose another OUT"
+        raise OSError(message) from error
 
 
 def _print(form: Form, results: Results) -> None:

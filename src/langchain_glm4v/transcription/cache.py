@@ -4,6 +4,7 @@ A page is known by its pixels and by all that its text depends on, never by the 
 Each is written in a transaction of its own, so a file never holds half of one.
 """
 
+import errno
 import hashlib
 import json
 import sqlite3
@@ -19,7 +20,7 @@ from langchain_glm4v.transcription.records import Reading
 VERSION = 1
 """Of the file; another is refused."""
 
-_BUSY_SECONDS = 30.0  # for another process that writes
+_BUSY_SECONDS = 10.0  # for another process that writes
 _BUSY_LOOK = 0.01  # seconds
 # In one statement, so that both are of one moment.
 _FOUND = "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
@@ -156,6 +157,17 @@ class PageCache:
 
     def _failed(self, what: str, error: Exception) -> CacheError:
         return CacheError(
-            f"the cache of pages {str(self.path)!r} cannot be {what}: {error}; free the disk, "
+            f"the cache of pages {str(self.path)!r} cannot be {what}: {error}; {_remedy(error)}"
             "name another file, or go on without a cache"
         )
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error, beside what can always be done."""
+    # The lowest byte tells the kind, as it does of those that SQLite tells apart further.
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"another process has it locked for more than {_BUSY_SECONDS:g} s: wait for it, "
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return "free the disk, "
+    return "free the disk, " if getattr(error, "errno", None) == errno.ENOSPC else ""

@@ -112,6 +112,7 @@ class PageResult:
         reading: Its text; empty, of the origin "none", if it could not be read.
         error: Why it could not be read, or why its text is not to be trusted; "" if all is well.
         from_cache: Whether it was read before, by an earlier run or as an equal page of this one.
+            One that failed as an equal page did is not, but its reading has cost nothing.
     """
 
     document: DocumentFacts

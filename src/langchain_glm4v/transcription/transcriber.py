@@ -31,6 +31,7 @@ from pydantic import BaseModel
 
 from langchain_glm4v.call_errors import ServerUnreachableError
 from langchain_glm4v.chat_models import ChatGLM4V
+from langchain_glm4v.clients import is_refusal, is_spent, retry_after, telling_refusals
 from langchain_glm4v.errors import (
     GLM4VError,
     MediaError,
@@ -46,11 +47,11 @@ from langchain_glm4v.transcription import attempts, checks, sources
 from langchain_glm4v.transcription.attempts import Attempt, Reply
 from langchain_glm4v.transcription.cache import PageCache, key_of
 from langchain_glm4v.transcription.load import (
-    FIRST_LIMIT,
     INTERVAL,
     LONGEST_INTERVAL,
+    PATIENCE,
+    Pace,
     load_of,
-    next_limit,
 )
 from langchain_glm4v.transcription.records import NOTHING, PageResult, Reading
 from langchain_glm4v.transcription.sources import Rendering, SourcePage, Sources
@@ -102,7 +103,8 @@ class Options:
         scripts: Scripts that are expected, such as "latin" or "cjk": see `checks.problems`.
         temperatures: Temperature of each attempt: see `attempts.TEMPERATURES`.
         finds_turn: Whether a page that is hard to read is tried on its head and sides too.
-        max_concurrency: Requests at once, at most. As many are made as the server can answer.
+        max_concurrency: Requests at once, at most. As many are made as the server can answer. What
+            it refuses for now is asked for again, later and less at once: see `load.Pace`.
         cache: File of the pages that were read already; None: none is kept.
 
     Raises:
@@ -194,6 +196,8 @@ class Transcriber:
             MediaError: A path leads to nothing.
             CacheError: The cache cannot be read or written.
             ServerUnreachableError: Nothing answers; what was read is in the cache.
+            openai.APIStatusError: The server refuses every page: for its key, its address, a quota
+                that is used up, or for as long as `load.PATIENCE`; likewise.
         """
         results = self._pages(given)
         _open.add(results)
@@ -254,7 +258,9 @@ class _Run:
         self._llm = llm
         self._options = options
         self._cache = cache
-        self._gate = anyio.CapacityLimiter(min(FIRST_LIMIT, options.max_concurrency))
+        self._pace = Pace(options.max_concurrency)
+        self._gate = anyio.CapacityLimiter(self._pace.limit)
+        self._given_up: openai.APIStatusError | None = None
         self._puts: set[asyncio.Task[None]] = set()
         self._tells_confidence = True
         self._running: dict[bytes, asyncio.Task[PageResult]] = {}  # by key, if there is a cache
@@ -320,8 +326,14 @@ class _Run:
         task = asyncio.create_task(self._read(page, key, holder))
         if key:
             self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key))
+            task.add_done_callback(lambda done: self._forget(key, done))
         return task
+
+    def _forget(self, key: bytes, done: asyncio.Task[PageResult]) -> None:
+        """Equal pages that come later are asked about, or in the cache, but for a bad text."""
+        is_bad = not done.cancelled() and not done.exception() and done.result().reading.problems
+        if not is_bad:
+            del self._running[key]
 
     def _by_itself(self, page: SourcePage) -> PageResult | None:
         """What becomes of a page by what its document tells alone; None if that is not enough."""
@@ -354,13 +366,14 @@ class _Run:
         """Let the model read a page, and give its place back."""
         result = _Result(page)
         try:
-            reading, is_final = await self._attempted(page)
-        except _FATAL:
-            raise
+            reading, is_final = await self._attempted(page, holder)
         except (GLM4VError, openai.OpenAIError) as error:
+            if _is_fatal(error):
+                raise
             return result(NOTHING, error=" ".join(str(error).split()))
         finally:
-            self._gate.release_on_behalf_of(holder)
+            if holder in self._gate.statistics().borrowers:  # else it waits for a place again
+                self._gate.release_on_behalf_of(holder)
         if is_final and not reading.problems and self._cache is not None:
             put = asyncio.create_task(asyncio.to_thread(self._cache.put, key, reading))
             self._puts.add(put)
@@ -368,25 +381,61 @@ class _Run:
             await asyncio.shield(put)  # what was paid for is kept, though nobody waits any more
         return result(reading)
 
-    async def _attempted(self, page: SourcePage) -> tuple[Reading, bool]:
+    async def _attempted(self, page: SourcePage, holder: object) -> tuple[Reading, bool]:
         """The reading of a page, and whether no attempt at it failed that might have changed it."""
         options = self._options
         steps = attempts.read(temperatures=options.temperatures, finds_turn=options.finds_turn)
         attempt = next(steps)
-        reply: Reply | None = await self._asked(page, attempt)
+        reply: Reply | None = await self._asked(page, attempt, holder)
         while True:
             try:
                 attempt = steps.send(reply)
             except StopIteration as over:
                 return over.value, reply is not None
             try:
-                reply = await self._asked(page, attempt)
-            except _FATAL:
-                raise
-            except (GLM4VError, openai.OpenAIError):  # what was read before is of use all the same
-                reply = None
+                reply = await self._asked(page, attempt, holder)
+            except (GLM4VError, openai.OpenAIError) as error:
+                if _is_fatal(error):
+                    raise
+                reply = None  # what was read before is of use all the same
 
-    async def _asked(self, page: SourcePage, attempt: Attempt) -> Reply:
+    async def _asked(self, page: SourcePage, attempt: Attempt, holder: object) -> Reply:
+        """The reply to an attempt, which is made again as often as the server refuses it."""
+        while True:
+            while (left := self._pace.resumes - time.monotonic()) > 0:
+                await asyncio.sleep(left)
+            if self._given_up is not None:
+                raise self._given_up
+            try:
+                reply = await self._replied(page, attempt)
+            except openai.APIStatusError as error:
+                if not is_refusal(error.response):
+                    raise
+                self._slow_down(error)
+            else:
+                self._pace.answered()
+                self._gate.total_tokens = self._pace.limit
+                return reply
+            # Those that were refused before it come first.
+            self._gate.release_on_behalf_of(holder)
+            await self._gate.acquire_on_behalf_of(holder)
+
+    def _slow_down(self, refusal: openai.APIStatusError) -> None:
+        """Ask for less at once, and later; raises the refusal if that is of no use."""
+        if not is_spent(refusal):
+            others = self._gate.borrowed_tokens - 1
+            if self._pace.refused(time.monotonic(), others, retry_after(refusal.response)):
+                self._gate.total_tokens = self._pace.limit
+                return
+            refusal.message += (
+                f"; it answers nothing for more than {PATIENCE:.0f} s, so go on later: pages that "
+                "were read are in the cache, if there is one"
+            )
+            refusal.args = (refusal.message,)
+        self._given_up = refusal
+        raise refusal
+
+    async def _replied(self, page: SourcePage, attempt: Attempt) -> Reply:
         picture, mime_type = page.picture, page.mime_type
         if attempt.turn:
             picture = await stopping.in_thread(scan.turned, picture, attempt.turn, page.name)
@@ -403,12 +452,13 @@ class _Run:
             sampling["temperature"] = attempt.temperature
         began = time.monotonic()
         try:
-            text, message, fits = await self._answer(question, sampling)
+            with telling_refusals():
+                text, message, fits = await self._answer(question, sampling)
         except openai.BadRequestError as error:
             if "logprobs" not in sampling or "logprobs" not in str(error):
                 raise
             self._tells_confidence = False  # pages are not turned then
-            return await self._asked(page, attempt)
+            return await self._replied(page, attempt)
         usage: Mapping[str, Any] = message.usage_metadata or {}
         reason = message.response_metadata.get("finish_reason")
         problems = checks.problems(text, reason, scripts=self._options.scripts)
@@ -437,7 +487,6 @@ class _Run:
 
     async def _follow_load(self) -> None:
         """Let as many requests through as the server can answer, for as long as this runs."""
-        most = self._options.max_concurrency
         pause = INTERVAL
         while True:
             load = await load_of(self._llm)
@@ -445,8 +494,8 @@ class _Run:
                 pause = min(2 * pause, LONGEST_INTERVAL)
             else:
                 pause = INTERVAL
-                limit, in_flight = int(self._gate.total_tokens), self._gate.borrowed_tokens
-                self._gate.total_tokens = next_limit(limit, in_flight, load, most)
+                self._pace.told(load, self._gate.borrowed_tokens)
+                self._gate.total_tokens = self._pace.limit
             await asyncio.sleep(pause)
 
 
@@ -475,6 +524,13 @@ class _Result:
         )
 
 
+def _is_fatal(error: Exception) -> bool:
+    """Whether no other page would fare better. A refusal that comes so far was one to the end."""
+    return isinstance(error, _FATAL) or (
+        isinstance(error, openai.APIStatusError) and is_refusal(error.response)
+    )
+
+
 async def _given(result: PageResult) -> PageResult:
     return result
 
@@ -482,7 +538,12 @@ async def _given(result: PageResult) -> PageResult:
 async def _as_read(first: asyncio.Task[PageResult], page: SourcePage) -> PageResult:
     """What becomes of a page that is equal to one which is being read."""
     result = await asyncio.shield(first)
-    return replace(result, document=page.document, number=page.number, from_cache=True)
+    named = replace(result, document=page.document, number=page.number)
+    if not result.error:
+        return replace(named, from_cache=True)
+    # What it has cost is told with the first.
+    free = replace(result.reading, attempts=0, input_tokens=0, output_tokens=0, seconds=0.0)
+    return replace(named, reading=free)
 
 
 def _all_pages(given: Sources, rendering: Rendering, media: Preparation) -> Generator[SourcePage]:
