@@ -191,8 +191,9 @@ def is_refusal(response: httpx2.Response) -> bool:
 
 def is_spent(refusal: openai.APIStatusError) -> bool:
     """Whether a quota or the money of an account is used up, which no waiting makes good."""
-    return refusal.status_code == 429 and not _SPENT.isdisjoint(
-        (str(refusal.code), str(refusal.type))
+    told = (str(refusal.code), str(refusal.type))
+    return refusal.status_code == 402 or (
+        refusal.status_code == 429 and not _SPENT.isdisjoint(told)
     )
 
 

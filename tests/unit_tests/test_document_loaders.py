@@ -516,12 +516,15 @@ async def test_server_that_wants_to_be_left_alone_is(
     assert {d.metadata["attempts"] for d in documents} == {1}
 
 
-def test_quota_that_is_used_up_ends_the_run_at_once(serve: Serve, tmp_path: Path) -> None:
-    spent = Refusal(429, "You exceeded your quota.", code="insufficient_quota")
+@pytest.mark.parametrize(("status", "code"), [(429, "insufficient_quota"), (402, None)])
+def test_quota_that_is_used_up_ends_the_run_at_once(
+    serve: Serve, tmp_path: Path, status: int, code: str | None
+) -> None:
+    spent = Refusal(status, "You exceeded your quota.", code=code)
     server = serve(lambda body: read(body) if number_in(body) == 1 else spent)
     path = write_pdf(tmp_path / "a.pdf", range(1, 41))
     model = server.model()
-    with pytest.raises(openai.RateLimitError, match=r"You exceeded .* check the quota"):
+    with pytest.raises(openai.APIStatusError, match=r"You exceeded .* check the quota"):
         GLM4VLoader(path, llm=model, on_error="skip", max_concurrency=2).load()
     assert len(server.bodies) < 12
 

@@ -527,7 +527,7 @@ class _Result:
 def _is_fatal(error: Exception) -> bool:
     """Whether no other page would fare better. A refusal that comes so far was one to the end."""
     return isinstance(error, _FATAL) or (
-        isinstance(error, openai.APIStatusError) and is_refusal(error.response)
+        isinstance(error, openai.APIStatusError) and (is_refusal(error.response) or is_spent(error))
     )
 
 
