@@ -71,6 +71,37 @@ def test_chunks_know_their_characters_and_lines(pages: list[Document], size: int
         assert all(a.iou(b) > 0.5 for a, b in zip(found, boxes, strict=True))
 
 
+@pytest.mark.parametrize(
+    "blank",
+    [
+        "<table>" + "<tr><td></td></tr>" * 20 + "</table>",
+        "|" + "  |" * 100,
+        "|a|b|\n|" + "-" * 120 + "|" + "-" * 120 + "|",
+        "[a](https://example.org/" + "a" * 240 + ")",
+        "_" * 240,
+    ],
+)
+def test_markup_without_ink_costs_later_chunks_no_lines(pages: list[Document], blank: str) -> None:
+    text = "\n\n".join([LINES[0][0], LINES[0][1], blank, LINES[0][2], LINES[0][3]])
+    splitter = RecursiveCharacterTextSplitter(chunk_size=30, chunk_overlap=0)
+    chunks = [*split_pages([Document(text, metadata=pages[0].metadata)], splitter)]
+    for line in LINES[0]:
+        (chunk,) = (one for one in chunks if line in one.page_content)
+        (box,) = Citation(chunk, line).boxes
+        assert box.iou(drawn(LINES[0], line)) > 0.5
+
+
+def test_chunks_of_json_know_their_lines(pages: list[Document]) -> None:
+    empty = {f"field_{number}": None for number in range(15)}
+    text = json.dumps({"a": LINES[0][0], "b": LINES[0][1], **empty, "c": LINES[0][2:]}, indent=1)
+    splitter = RecursiveCharacterTextSplitter(chunk_size=60, chunk_overlap=0)
+    chunks = [*split_pages([Document(text, metadata=pages[0].metadata)], splitter)]
+    for line in LINES[0]:
+        (chunk,) = (one for one in chunks if line in one.page_content)
+        (box,) = Citation(chunk, line).boxes
+        assert box.iou(drawn(LINES[0], line)) > 0.5
+
+
 def test_pages_without_text_have_no_chunks(pages: list[Document]) -> None:
     assert [*split_pages([Document(" \n", metadata=pages[0].metadata)])] == []
 

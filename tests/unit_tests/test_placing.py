@@ -75,6 +75,20 @@ def test_lines_cells_and_rows_are_told() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "starts"),
+    [
+        ("# a **bo**ld\n\n- c &lt;d 中e", [2, 6, 14, 16, 18, 24, 25]),
+        (r"x $\frac{a}{b}$ \*y", [0, 9, 12, 16]),
+        ("<tr><td></td></tr>" * 30 + "a", [540]),
+        ("[a](" + "x" * 300 + ") b", [0, 306]),
+        ('{"b": "b", "n": null, "q": ["\\u0062\\n\\ud83d\\ude00c", -1.50]}', [7, 29, 37, 53]),
+    ],
+)
+def test_words_know_where_they_are_in_the_text(text: str, starts: list[int]) -> None:
+    assert [token.start for token in tokens(text)] == starts
+
+
 @given(st.text(alphabet="ab12 \n|#*_`$<>/td[]()\\-&;中。", max_size=80))
 def test_any_text_is_read(text: str) -> None:
     assert not any(character.isspace() for token in tokens(text) for character in token.text)

@@ -43,6 +43,10 @@ _MARKUP = re.compile(
     """,
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
+_JSON = re.compile(r'"(?P<string>(?:[^"\\]|\\.)*)"(?P<key>\s*:)?|(?P<number>-?\d[-+.\w]*)')
+_JSON_CHARACTER = re.compile(
+    r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u\w{4}|\\.|[^\\]", re.DOTALL
+)
 _OF_FORMULAS = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_$&]")
 _LINE_TAGS = frozenset(
     (
@@ -98,11 +102,13 @@ class Token(NamedTuple):
         text: Its ink.
         space: Whether there is space before it.
         begins: What begins with it.
+        start: Where its first character is in the text.
     """
 
     text: str
     space: bool
     begins: Literal["", "cell", "line"]
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +120,14 @@ class Word:
         space: Whether there is space, a new cell or a new line before it.
         line: The number of the line of the page that it stands in; None if it has no place.
         box: Where it stands, in thousandths of the page as it was read; None likewise.
+        start: Where its first character is in the text.
     """
 
     text: str
     space: bool
     line: int | None
     box: Box | None
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +197,7 @@ def along(text: str, lines: PageLines) -> PlacedText:
         if best is None or way.cost < best[0].cost:
             best = way, order
     if best is None:
-        return PlacedText(tuple(Word(t.text, _parted(t), None, None) for t in found))
+        return PlacedText(tuple(map(_unplaced, found)))
     words = tuple(_words(found, *best, lines))
     return PlacedText(words, lines.slope * lines.width / lines.height)
 
@@ -199,32 +207,40 @@ def along(text: str, lines: PageLines) -> PlacedText:
 
 def tokens(text: str) -> list[Token]:
     """The words of a text in Markdown, or of the values of one in JSON, without marks."""
-    return list(_Reader(_plain(text)).tokens())
+    return list(_Reader(*_plain(text)).tokens())
 
 
-def _plain(text: str) -> str:
-    """Markdown; of JSON the values, one in a line."""
+def _plain(text: str) -> tuple[str, Sequence[int]]:
+    """Markdown; of JSON the values, one in a line. And where each character is in the text."""
     if text.lstrip()[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
-            return "\n".join(_values(json.loads(text)))
-    return text
+            json.loads(text)
+            return _values(text)
+    return text, range(len(text))
 
 
-def _values(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _values(item)
-    elif value is not None and not isinstance(value, bool):
-        yield str(value)
+def _values(text: str) -> tuple[str, Sequence[int]]:
+    """The strings and numbers of a text in JSON that are no keys."""
+    characters: list[str] = []
+    places: list[int] = []
+    for value in _JSON.finditer(text):
+        if not value["key"]:
+            for found in _JSON_CHARACTER.finditer(text, *value.span(value.lastgroup or 0)):
+                written = found[0]
+                characters.append(json.loads(f'"{written}"') if len(written) > 1 else written)
+                places.append(found.start())
+            characters.append("\n")
+            places.append(value.end())
+    return "".join(characters), places
 
 
 class _Reader:
     """Reads the words of a text in Markdown."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, places: Sequence[int]) -> None:
         self._text = "\n" + text
+        self._places = places
+        self._start = 0
         self._word: list[str] = []
         self._space = False
         self._begins: Literal["", "cell", "line"] = "line"
@@ -239,8 +255,9 @@ class _Reader:
             case "line":
                 yield from self._end("line")
                 if found["bullet"]:
-                    yield from self._put(_BULLET)
-                    yield from self._put(" ")
+                    yield from self._put(_BULLET, found.start("bullet"))
+                    yield from self._end()
+                    self._space = True
             case "cell":
                 yield from self._end("cell")
             case "space":
@@ -253,30 +270,34 @@ class _Reader:
                 elif tag in _CELL_TAGS:
                     yield from self._end("cell")
             case "formula":
-                for character in _OF_FORMULAS.sub(" ", found["formula"]):
-                    yield from self._put(character)
+                ink = _OF_FORMULAS.sub(lambda mark: " " * len(mark[0]), found["formula"])
+                for at, character in enumerate(ink, found.start()):
+                    yield from self._put(character, at)
             case "entity":
                 for character in html.unescape(found["entity"]):
-                    yield from self._put(character)
+                    yield from self._put(character, found.start())
             case "escaped" | "ink":
                 # "[" of a link may stay: it is narrow, and often a mark of ink.
-                yield from self._put(found[kind])
+                yield from self._put(found[kind], found.start())
 
-    def _put(self, character: str) -> Iterator[Token]:
+    def _put(self, character: str, at: int) -> Iterator[Token]:
+        is_wide = bool(_WIDE.match(character))
+        if character.isspace() or is_wide:
+            yield from self._end()
         if character.isspace():
-            yield from self._end()
             self._space = True
-        elif _WIDE.match(character):
-            yield from self._end()
+        elif is_wide or character.isprintable():
+            if not self._word:
+                self._start = at - 1  # for the text begins with a line feed here
             self._word.append(character)
+        if is_wide:
             yield from self._end()
-        elif character.isprintable():
-            self._word.append(character)
 
     def _end(self, begins: Literal["", "cell", "line"] = "") -> Iterator[Token]:
         """End the word, and tell what the next one begins."""
         if self._word:
-            yield Token("".join(self._word), self._space, self._begins)
+            start = self._places[self._start]
+            yield Token("".join(self._word), self._space, self._begins, start)
             self._word.clear()
             self._space, self._begins = False, ""
         if begins == "line" or not self._begins:
@@ -595,7 +616,7 @@ def _words(
     at = 0
     for number, (first, end) in sorted(way.spans.items()):
         for token in found[at:first]:
-            yield Word(token.text, _parted(token), None, None)
+            yield _unplaced(token)
         line = order[number]
         edges = _edges(ink, found, first, end, line)
         for token, (begin, after) in zip(found[first:end], edges, strict=True):
@@ -603,10 +624,14 @@ def _words(
             box = Box.from_pixels(
                 (begin, line.top + lower, after, line.bottom + lower), lines.width, lines.height
             )
-            yield Word(token.text, _parted(token), number, box)
+            yield Word(token.text, _parted(token), number, box, token.start)
         at = end
     for token in found[at:]:
-        yield Word(token.text, _parted(token), None, None)
+        yield _unplaced(token)
+
+
+def _unplaced(token: Token) -> Word:
+    return Word(token.text, _parted(token), None, None, token.start)
 
 
 def _edges(
