@@ -184,13 +184,11 @@ class Citation:
         """
         if LINES not in self.passage.metadata:
             raise RequestError(f"{_name(self.passage)} has no lines: make chunks by split_pages")
-        words, whole = [], []
-        for number, (text, *sides) in enumerate(json.loads(self.passage.metadata[LINES])):
-            box = Box(*sides) if sides else None
-            whole += [] if box is None else [box]
-            line = None if box is None else number
-            words += [placing.Word(word, True, line, box, 0) for word in text.split()]
-        return placing.PlacedText(tuple(words)).find_quote(self.quote) if self.quote else whole
+        lines = json.loads(self.passage.metadata[LINES])
+        if self.quote:
+            index = placing.Index((text, True) for text, *_ in lines)
+            lines = [lines[at] for at in dict.fromkeys(index.find(self.quote))]
+        return [Box(*sides) for _, *sides in lines if sides]
 
     def __str__(self) -> str:
         quoted = f'"{self.quote}" ' if self.quote else ""

@@ -204,6 +204,16 @@ def test_full_width_digits_are_found() -> None:
         assert not find_citations(f"“{quote}”【1】", [passage])[0].boxes
 
 
+def test_numbers_of_two_lines_are_not_one() -> None:
+    lines = (
+        '[["Oranges 1", 0, 0, 10, 10], ["5.00 infor-", 0, 20, 10, 30], ["mation", 0, 40, 10, 50]]'
+    )
+    passage = Document("", metadata={"source": "a.pdf", "page": 0, "lines": lines})
+    assert Citation(passage, "Oranges 15.00").boxes == []
+    assert len(Citation(passage, "Oranges 1 5.00").boxes) == 2
+    assert len(Citation(passage, "5.00 information").boxes) == 2
+
+
 def test_equal_rows_are_told_apart(scan: Path) -> None:
     text = "\n".join(["Bread: 5.55"] * 7)
     page = Document(text, metadata={"source": str(scan), "page": 1})
