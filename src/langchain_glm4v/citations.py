@@ -40,7 +40,6 @@ LINES = "lines"
 """Key of a chunk's metadata: its lines of print, as JSON, for a vector store may take nothing else
 than texts and numbers."""
 
-_AHEAD = 200  # characters in which the next word of a page is looked for
 _ROOM = 0.25  # between a line and what is drawn around it, in heights of the line
 _APART = " ,，、;；"  # what may stand between marks side by side
 _PAIRS = ("“”", "„“", "‘’", "「」", "『』", "«»", "``")
@@ -109,7 +108,7 @@ def _chunks(
 ) -> list[Document]:
     text = page.page_content
     shown = _rendered(page, document.LONGEST_SIDE, password, allow_hosts)
-    words = [*_words(page, shown)]
+    words = placing.place(text, shown.picture, _name(page), _turn(page)).words
     parts = [page] if splitter is None else splitter.transform_documents([page])
     chunks, start, end = [], -1, 0
     for part in parts:
@@ -120,7 +119,7 @@ def _chunks(
                 f"{part.page_content[:40]!r} does not stand so in {_name(page)}: use a splitter "
                 "that cuts texts and does not change them"
             )
-        lines = _lines([word for at, word in words if start <= at < end])
+        lines = _lines([word for word in words if start <= word.start < end])
         metadata = {**part.metadata, "start_index": start, LINES: lines}
         chunks.append(Document(part.page_content, metadata=metadata))
     return chunks
@@ -130,19 +129,6 @@ def _start(text: str, part: str, last: int, end: int) -> int:
     """Where a chunk begins: as near as can be to the end of the last one, before it or after."""
     places = [text.rfind(part, last + 1, end + len(part) - 1), text.find(part, end)]
     return min((at for at in places if at >= 0), key=lambda at: abs(at - end), default=-1)
-
-
-def _words(page: Document, shown: sources.SourcePage) -> Iterator[tuple[int, placing.Word]]:
-    """The words of a page, each in the box of its whole line, and where they are in its text."""
-    text = page.page_content
-    placed = placing.place(text, shown.picture, _name(page), _turn(page))
-    at = 0
-    for word in placed.words:
-        # One that is written otherwise than it is shown is about where the last one was.
-        if (seen := text.find(word.text, at, at + _AHEAD)) >= 0:
-            at = seen
-        yield at, word
-        at += len(word.text) if seen >= 0 else 0
 
 
 def _lines(words: Iterable[placing.Word]) -> str:
@@ -199,13 +185,11 @@ class Citation:
         """
         if LINES not in self.passage.metadata:
             raise RequestError(f"{_name(self.passage)} has no lines: make chunks by split_pages")
-        words, whole = [], []
-        for number, (text, *sides) in enumerate(json.loads(self.passage.metadata[LINES])):
-            box = Box(*sides) if sides else None
-            whole += [] if box is None else [box]
-            line = None if box is None else number
-            words += [placing.Word(word, True, line, box) for word in text.split()]
-        return placing.PlacedText(tuple(words)).find_quote(self.quote) if self.quote else whole
+        lines = json.loads(self.passage.metadata[LINES])
+        if self.quote:
+            index = placing.Index((text, True) for text, *_ in lines)
+            lines = [lines[at] for at in dict.fromkeys(index.find(self.quote))]
+        return [Box(*sides) for _, *sides in lines if sides]
 
     def __str__(self) -> str:
         quoted = f'"{self.quote}" ' if self.quote else ""

@@ -71,6 +71,37 @@ def test_chunks_know_their_characters_and_lines(pages: list[Document], size: int
         assert all(a.iou(b) > 0.5 for a, b in zip(found, boxes, strict=True))
 
 
+@pytest.mark.parametrize(
+    "blank",
+    [
+        "<table>" + "<tr><td></td></tr>" * 20 + "</table>",
+        "|" + "  |" * 100,
+        "|a|b|\n|" + "-" * 120 + "|" + "-" * 120 + "|",
+        "[a](https://example.org/" + "a" * 240 + ")",
+        "_" * 240,
+    ],
+)
+def test_markup_without_ink_costs_later_chunks_no_lines(pages: list[Document], blank: str) -> None:
+    text = "\n\n".join([LINES[0][0], LINES[0][1], blank, LINES[0][2], LINES[0][3]])
+    splitter = RecursiveCharacterTextSplitter(chunk_size=30, chunk_overlap=0)
+    chunks = [*split_pages([Document(text, metadata=pages[0].metadata)], splitter)]
+    for line in LINES[0]:
+        (chunk,) = (one for one in chunks if line in one.page_content)
+        (box,) = Citation(chunk, line).boxes
+        assert box.iou(drawn(LINES[0], line)) > 0.5
+
+
+def test_chunks_of_json_know_their_lines(pages: list[Document]) -> None:
+    empty = {f"field_{number}": None for number in range(15)}
+    text = json.dumps({"a": LINES[0][0], "b": LINES[0][1], **empty, "c": LINES[0][2:]}, indent=1)
+    splitter = RecursiveCharacterTextSplitter(chunk_size=60, chunk_overlap=0)
+    chunks = [*split_pages([Document(text, metadata=pages[0].metadata)], splitter)]
+    for line in LINES[0]:
+        (chunk,) = (one for one in chunks if line in one.page_content)
+        (box,) = Citation(chunk, line).boxes
+        assert box.iou(drawn(LINES[0], line)) > 0.5
+
+
 def test_pages_without_text_have_no_chunks(pages: list[Document]) -> None:
     assert [*split_pages([Document(" \n", metadata=pages[0].metadata)])] == []
 
@@ -175,6 +206,16 @@ def test_full_width_digits_are_found() -> None:
         assert citation.boxes == [Box(0, 0, 10, 10)]
     for quote in ("85.15", "185", "18515"):
         assert not find_citations(f"“{quote}”【1】", [passage])[0].boxes
+
+
+def test_numbers_of_two_lines_are_not_one() -> None:
+    lines = (
+        '[["Oranges 1", 0, 0, 10, 10], ["5.00 infor-", 0, 20, 10, 30], ["mation", 0, 40, 10, 50]]'
+    )
+    passage = Document("", metadata={"source": "a.pdf", "page": 0, "lines": lines})
+    assert Citation(passage, "Oranges 15.00").boxes == []
+    assert len(Citation(passage, "Oranges 1 5.00").boxes) == 2
+    assert len(Citation(passage, "5.00 information").boxes) == 2
 
 
 def test_equal_rows_are_told_apart(scan: Path) -> None:

@@ -10,7 +10,7 @@ from printed_pages import CHINESE, GROUND, OTHER_STORY, STORY, Printed, jpeg
 
 from langchain_glm4v.grounding import Box
 from langchain_glm4v.media.text_lines import Line, PageLines
-from langchain_glm4v.transcription.placing import PlacedText, along, place, tokens
+from langchain_glm4v.transcription.placing import PlacedText, Word, along, place, tokens
 
 
 def inks(text: str) -> list[str]:
@@ -73,6 +73,20 @@ def test_lines_cells_and_rows_are_told() -> None:
     assert begins(text) == [
         *(("a", "line"), ("b", ""), ("c", "line"), ("d", "line"), ("e", "cell"), ("f", "")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "starts"),
+    [
+        ("# a **bo**ld\n\n- c &lt;d 中e", [2, 6, 14, 16, 18, 24, 25]),
+        (r"x $\frac{a}{b}$ \*y", [0, 9, 12, 16]),
+        ("<tr><td></td></tr>" * 30 + "a", [540]),
+        ("[a](" + "x" * 300 + ") b", [0, 306]),
+        ('{"b": "b", "n": null, "q": ["\\u0062\\n\\ud83d\\ude00c", -1.50]}', [7, 29, 37, 53]),
+    ],
+)
+def test_words_know_where_they_are_in_the_text(text: str, starts: list[int]) -> None:
+    assert [token.start for token in tokens(text)] == starts
 
 
 @given(st.text(alphabet="ab12 \n|#*_`$<>/td[]()\\-&;中。", max_size=80))
@@ -270,3 +284,68 @@ def test_a_word_that_is_parted_at_the_end_of_a_line_is_quoted() -> None:
     placed = along("the func-\ntion is here", level([(0, 110)], [(0, 170)]))
 
     assert len(placed.find_quote("function is")) == 2
+
+
+def in_one_line(text: str) -> PlacedText:
+    box = Box(0, 0, 1000, 24)
+    return PlacedText(
+        tuple(Word(t.text, t.space or bool(t.begins), 0, box, t.start) for t in tokens(text))
+    )
+
+
+@pytest.mark.parametrize(
+    ("page", "quotes"),
+    [
+        ("Item 1 2 5.00", ["Item 1 2 5.00", "Item 1", "2 5.00", "5.00", "1 | 2 | 5.00"]),
+        ("Qty 1 250.00", ["Qty 1", "250.00", "Qty 1 250.00", "1250.00"]),
+        ("1 250 000.00 EUR", ["1 250 000.00", "1250000.00 EUR", "1\u202f250\u00a0000.00"]),
+        ("1’250.00", ["1'250.00", "1250.00"]),
+        ("No. 7.50 100 200", ["7.50 100 200", "100 200", "7.50"]),
+        ("Pages 10-15", ["Pages 10–15", "10 - 15", "10", "15", "Pages 10-\n15"]),
+        ("at 10:30", ["10:30", "at \uff11\uff10\uff1a\uff13\uff10", "30"]),
+        ("Loss: -5.00 EUR", ["Loss: -5.00", "\u22125.00 EUR", "Loss: –5.00", "Loss: \uff0d5.00"]),
+        ("12 -5.00", ["12", "-5.00", "12 \u22125.00"]),
+        ("-$5.00", ["-$5.00", "-5.00"]),
+        ("$5.00 +7 #8 €9", ["5.00", "+7", "7", "#8", "8 9"]),
+        ("COVID-19", ["COVID-19", "covid 19", "19"]),
+        ("10³ m²", ["10³ m²", "10^3 m2", "$10^3$", "10<sup>3</sup>"]),
+        ("1½ cups", ["1½ cups", "1 1/2 cups", "1/2 cups"]),
+        ("1. 5 apples, 6", ["1. 5 apples", "5 apples 6", "1 5 apples"]),
+        ("2*3=6", ["2*3=6", "2 * 3 = 6", "**2*3=6**"]),
+        ("合计１８５.１５元", ["合计185.15", "１８５.１５", "185.15元"]),
+        ("5 kg or 5kg", ["5kg or 5 kg"]),
+    ],
+)
+def test_numbers_are_found_as_they_are_written(page: str, quotes: list[str]) -> None:
+    placed = in_one_line(page)
+
+    assert [quote for quote in quotes if not placed.find_quote(quote)] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "quotes"),
+    [
+        ("Item 1 2 5.00", ["Item 125.00", "125.00", "12 5.00", "1 25.00"]),
+        ("Qty 1 2.50", ["12.50", "1.2.50"]),
+        ("7.50 100", ["7.50100", "50 100"]),
+        ("1234 567", ["1234567", "234 567"]),
+        ("1 250.00", ["1 250", "1.250.00"]),
+        ("Pages 10-15", ["1015", "10 15", "-15", "10/15"]),
+        ("1.\n5 apples", ["15 apples", "1.5 apples"]),
+        ("Loss: -5.00", ["Loss: 5.00", "5.00", "+5.00"]),
+        ("12 -5.00", ["12 5.00", "5.00", "12-5.00"]),
+        ("-$5.00", ["5.00", "$5.00"]),
+        ("+ 5 °C", ["-5 °C"]),
+        ("12 .50", ["12.50"]),
+        ("10³", ["103"]),
+        ("10<sup>3</sup>", ["103"]),
+        ("1½", ["11/2", "112"]),
+        ("2*3=6", ["23=6", "236"]),
+        ("1'250.00", ["250.00"]),
+        ("１ ８５", ["185"]),
+    ],
+)
+def test_numbers_are_not_made_of_their_neighbours(page: str, quotes: list[str]) -> None:
+    placed = in_one_line(page)
+
+    assert [quote for quote in quotes if placed.find_quote(quote)] == []

@@ -14,7 +14,7 @@ import math
 import re
 import statistics
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -35,13 +35,17 @@ _MARKUP = re.compile(
     |</?(?P<tag>[A-Za-z][A-Za-z0-9]{0,15})\b[^<>]{0,500}>
     |(?P<formula>\$\$?(?=\S)[^$\n]{1,500}(?<=\S)\$\$?(?!\d))
     |\\(?P<escaped>[!"\#$%&'*+,./:;<=>?@^_`{|}~\-])
-    |(?P<mark>\\[()\[\]\\]|\*+|__|~~|`+)
+    |(?P<mark>\\[()\[\]\\]|(?<!\d)\*+|\*\*+|\*(?!\d)|__|~~|`+)
     |(?P<cell>\|)
     |(?P<entity>&\#?\w{1,10};)
     |(?P<space>\s)
     |(?P<ink>.)
     """,
     re.VERBOSE | re.DOTALL | re.MULTILINE,
+)
+_JSON = re.compile(r'"(?P<string>(?:[^"\\]|\\.)*)"(?P<key>\s*:)?|(?P<number>-?\d[-+.\w]*)')
+_JSON_CHARACTER = re.compile(
+    r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\u\w{4}|\\.|[^\\]", re.DOTALL
 )
 _OF_FORMULAS = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_$&]")
 _LINE_TAGS = frozenset(
@@ -51,7 +55,8 @@ _LINE_TAGS = frozenset(
     )
 )
 _CELL_TAGS = frozenset(("td", "th"))
-# Han, Kana, Hangul and full-width signs: each may begin a line.
+_RAISED_TAGS = frozenset(("sup", "sub"))
+# Han, Kana, Hangul and full-width signs: each may begin a line, but for digits in a number.
 _WIDE = re.compile("[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f"
                    "\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003ffff]")  # fmt: skip
 
@@ -98,11 +103,13 @@ class Token(NamedTuple):
         text: Its ink.
         space: Whether there is space before it.
         begins: What begins with it.
+        start: Where its first character is in the text.
     """
 
     text: str
     space: bool
     begins: Literal["", "cell", "line"]
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +121,14 @@ class Word:
         space: Whether there is space, a new cell or a new line before it.
         line: The number of the line of the page that it stands in; None if it has no place.
         box: Where it stands, in thousandths of the page as it was read; None likewise.
+        start: Where its first character is in the text.
     """
 
     text: str
     space: bool
     line: int | None
     box: Box | None
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +143,12 @@ class PlacedText:
 
     words: tuple[Word, ...]
     slope: float = 0.0
-    _index: list["_Index"] = field(default_factory=list, repr=False, compare=False)
+    _index: list["Index"] = field(default_factory=list, repr=False, compare=False)
 
     def find_quote(self, quote: str) -> list[Box]:
         """Where a quote stands: a box for each line that it covers, in order.
 
-        Case, space, punctuation and marks do not matter; points and commas in numbers do. Where
+        Case, space, punctuation and marks do not matter, but in numbers and between them. Where
         the quote leaves something out ("…", "..."), the parts must follow each other.
 
         Args:
@@ -150,7 +159,7 @@ class PlacedText:
             it does not stand there, or nobody knows where.
         """
         if not self._index:
-            self._index.append(_Index(self.words))
+            self._index.append(Index((word.text, word.space) for word in self.words))
         boxes: dict[int, Box] = {}
         for at in self._index[0].find(quote):
             word = self.words[at]
@@ -189,7 +198,7 @@ def along(text: str, lines: PageLines) -> PlacedText:
         if best is None or way.cost < best[0].cost:
             best = way, order
     if best is None:
-        return PlacedText(tuple(Word(t.text, _parted(t), None, None) for t in found))
+        return PlacedText(tuple(map(_unplaced, found)))
     words = tuple(_words(found, *best, lines))
     return PlacedText(words, lines.slope * lines.width / lines.height)
 
@@ -199,32 +208,40 @@ def along(text: str, lines: PageLines) -> PlacedText:
 
 def tokens(text: str) -> list[Token]:
     """The words of a text in Markdown, or of the values of one in JSON, without marks."""
-    return list(_Reader(_plain(text)).tokens())
+    return list(_Reader(*_plain(text)).tokens())
 
 
-def _plain(text: str) -> str:
-    """Markdown; of JSON the values, one in a line."""
+def _plain(text: str) -> tuple[str, Sequence[int]]:
+    """Markdown; of JSON the values, one in a line. And where each character is in the text."""
     if text.lstrip()[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
-            return "\n".join(_values(json.loads(text)))
-    return text
+            json.loads(text)
+            return _values(text)
+    return text, range(len(text))
 
 
-def _values(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _values(item)
-    elif value is not None and not isinstance(value, bool):
-        yield str(value)
+def _values(text: str) -> tuple[str, Sequence[int]]:
+    """The strings and numbers of a text in JSON that are no keys."""
+    characters: list[str] = []
+    places: list[int] = []
+    for value in _JSON.finditer(text):
+        if not value["key"]:
+            for found in _JSON_CHARACTER.finditer(text, *value.span(value.lastgroup or 0)):
+                written = found[0]
+                characters.append(json.loads(f'"{written}"') if len(written) > 1 else written)
+                places.append(found.start())
+            characters.append("\n")
+            places.append(value.end())
+    return "".join(characters), places
 
 
 class _Reader:
     """Reads the words of a text in Markdown."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, places: Sequence[int]) -> None:
         self._text = "\n" + text
+        self._places = places
+        self._start = 0
         self._word: list[str] = []
         self._space = False
         self._begins: Literal["", "cell", "line"] = "line"
@@ -239,44 +256,54 @@ class _Reader:
             case "line":
                 yield from self._end("line")
                 if found["bullet"]:
-                    yield from self._put(_BULLET)
-                    yield from self._put(" ")
+                    yield from self._put(_BULLET, found.start("bullet"))
+                    yield from self._end()
+                    self._space = True
             case "cell":
                 yield from self._end("cell")
             case "space":
                 yield from self._end()
                 self._space = True
             case "tag":
-                tag = found["tag"].lower()
-                if tag in _LINE_TAGS:
-                    yield from self._end("line")
-                elif tag in _CELL_TAGS:
-                    yield from self._end("cell")
+                yield from self._tag(found["tag"].lower())
             case "formula":
-                for character in _OF_FORMULAS.sub(" ", found["formula"]):
-                    yield from self._put(character)
+                ink = _OF_FORMULAS.sub(lambda mark: " " * len(mark[0]), found["formula"])
+                for at, character in enumerate(ink, found.start()):
+                    yield from self._put(character, at)
             case "entity":
                 for character in html.unescape(found["entity"]):
-                    yield from self._put(character)
+                    yield from self._put(character, found.start())
             case "escaped" | "ink":
                 # "[" of a link may stay: it is narrow, and often a mark of ink.
-                yield from self._put(found[kind])
+                yield from self._put(found[kind], found.start())
 
-    def _put(self, character: str) -> Iterator[Token]:
-        if character.isspace():
-            yield from self._end()
+    def _tag(self, name: str) -> Iterator[Token]:
+        if name in _LINE_TAGS:
+            yield from self._end("line")
+        elif name in _CELL_TAGS:
+            yield from self._end("cell")
+        elif name in _RAISED_TAGS and self._word and self._word[-1].isdecimal():
+            yield from self._end()  # 10<sup>3</sup> is not 103
             self._space = True
-        elif _WIDE.match(character):
+
+    def _put(self, character: str, at: int) -> Iterator[Token]:
+        is_wide = bool(_WIDE.match(character)) and not character.isdecimal()
+        if character.isspace() or is_wide:
             yield from self._end()
+        if character.isspace():
+            self._space = True
+        elif is_wide or character.isprintable():
+            if not self._word:
+                self._start = at - 1  # for the text begins with a line feed here
             self._word.append(character)
+        if is_wide:
             yield from self._end()
-        elif character.isprintable():
-            self._word.append(character)
 
     def _end(self, begins: Literal["", "cell", "line"] = "") -> Iterator[Token]:
         """End the word, and tell what the next one begins."""
         if self._word:
-            yield Token("".join(self._word), self._space, self._begins)
+            start = self._places[self._start]
+            yield Token("".join(self._word), self._space, self._begins, start)
             self._word.clear()
             self._space, self._begins = False, ""
         if begins == "line" or not self._begins:
@@ -595,7 +622,7 @@ def _words(
     at = 0
     for number, (first, end) in sorted(way.spans.items()):
         for token in found[at:first]:
-            yield Word(token.text, _parted(token), None, None)
+            yield _unplaced(token)
         line = order[number]
         edges = _edges(ink, found, first, end, line)
         for token, (begin, after) in zip(found[first:end], edges, strict=True):
@@ -603,10 +630,14 @@ def _words(
             box = Box.from_pixels(
                 (begin, line.top + lower, after, line.bottom + lower), lines.width, lines.height
             )
-            yield Word(token.text, _parted(token), number, box)
+            yield Word(token.text, _parted(token), number, box, token.start)
         at = end
     for token in found[at:]:
-        yield Word(token.text, _parted(token), None, None)
+        yield _unplaced(token)
+
+
+def _unplaced(token: Token) -> Word:
+    return Word(token.text, _parted(token), None, None, token.start)
 
 
 def _edges(
@@ -632,30 +663,41 @@ def _edges(
 # --- where a quote stands ---
 
 _LEFT_OUT = re.compile(r"\[?(?:…|\.{3,})\]?")
-_OF_NUMBER = frozenset(".,")
+# What is left of signs, for numbers are told apart by it; of the others, a space.
+_SIGNS = {"\u2212": "-", "\u2044": "/", "\u2215": "/", "\u2019": "'"} | {
+    sign: sign for sign in ".,:/'"
+}
+_MINUS = "\u2212"  # of a number, not a hyphen
+_OF_NUMBER = re.compile(r"(?<!-)-(?:\$ ?)?$")  # a minus before digits, also before "$"
+_PIECE = re.compile(r"(?P<gap>[ .,:/'$-]+)|.", re.DOTALL)
+_THOUSANDS = re.compile(r"(?<!\d)(?<!\d[.,])\d{1,3}[ ']\d{3}(?!\d)")
+_RAISED = re.compile("(?<=[0-9])(?=[²³¹⁰⁴-₎¼-¾⅐-⅞])")  # a power, a footnote or a fraction
 
 
-class _Index:
+class Index:
     """The letters and digits of a text, in which quotes are looked for."""
 
-    def __init__(self, words: Sequence[Word]) -> None:
-        self._letters, self._words, self._begins = _letters(
-            (word.text, word.space) for word in words
-        )
+    def __init__(self, texts: Iterable[tuple[str, bool]]) -> None:
+        """Index words, lines or other pieces of a text, each with whether space is before it."""
+        found = [*_letters(texts)]
+        self._letters = "".join(letter for letter, _, _ in found)
+        self._pieces = [piece for _, piece, _ in found]
+        self._begins = [is_begin for _, _, is_begin in found]
 
     def find(self, quote: str) -> list[int]:
-        """The numbers of the words that a quote covers; none if it does not stand there."""
+        """The numbers of the pieces that a quote covers; none if it does not stand there."""
         covered: list[int] = []
         start = 0
         for part in _LEFT_OUT.split(quote):
-            wanted = _letters((t.text, _parted(t)) for t in tokens(part))[0]
+            words = ((token.text, _parted(token)) for token in tokens(part))
+            wanted = "".join(letter for letter, _, _ in _letters(words))
             if not wanted:
                 continue
             at = self._at(wanted, start)
             if at is None:
                 return []
             start = at + len(wanted)
-            covered += range(self._words[at], self._words[start - 1] + 1)
+            covered += range(self._pieces[at], self._pieces[start - 1] + 1)
         return covered
 
     def _at(self, wanted: str, start: int) -> int | None:
@@ -668,33 +710,58 @@ class _Index:
         return None
 
 
-def _letters(words: Iterator[tuple[str, bool]]) -> tuple[str, list[int], list[bool]]:
-    """Letters and digits of words, the word of each, and whether a quote may begin with it."""
-    ink = [
-        (letter, number, space and not at)
-        for number, (text, space) in enumerate(words)
-        for at, letter in enumerate(unicodedata.normalize("NFKC", text).casefold())
-    ]
-    letters: list[str] = []
-    owners: list[int] = []
-    begins: list[bool] = []
+def _letters(pieces: Iterable[tuple[str, bool]]) -> Iterator[tuple[str, int, bool]]:
+    """Letters, digits and what is between these, each with its piece, and if a quote may begin."""
+    text, owners = _signs(pieces)
     is_begin = True
-    before, after = [("", 0, True), *ink], [*ink[1:], ("", 0, True)]
-    for (last, _, _), (letter, number, space), (following, _, parted) in zip(
-        before, ink, after, strict=False
-    ):
-        is_begin |= space
-        if letter.isalnum() or unicodedata.category(letter) in ("Mn", "Mc"):
-            begins.append(is_begin or bool(_WIDE.match(letter)))
-            is_begin = False
-        elif letter in _OF_NUMBER and last.isdigit() and following.isdigit() and not parted:
-            begins.append(False)
-        else:
-            is_begin = True
+    for found in _PIECE.finditer(text):
+        owner = owners[found.start()]
+        if not found["gap"]:
+            is_wide = bool(_WIDE.match(found[0]))
+            yield found[0], owner, is_begin or is_wide
+            is_begin = is_wide
             continue
-        letters.append(letter)
-        owners.append(number)
-    return "".join(letters), owners, begins
+        between, has_minus, is_begin = _between(text, *found.span())
+        if between:
+            yield between, owner, is_begin
+        if has_minus:
+            yield _MINUS, owners[found.end()], True
+            is_begin = False
+
+
+def _signs(pieces: Iterable[tuple[str, bool]]) -> tuple[str, list[int]]:
+    """Letters, digits, signs of numbers and spaces, and the piece that each is of."""
+    signs: list[str] = []
+    owners: list[int] = []
+    for number, (piece, space) in enumerate(pieces):
+        plain = unicodedata.normalize("NFKC", _RAISED.sub(" ", piece)).casefold()
+        signs += [" " * space, *map(_sign, plain)]
+        owners += [number] * (space + len(plain))
+    return "".join(signs), owners
+
+
+def _sign(character: str) -> str:
+    category = unicodedata.category(character)
+    if character.isalnum() or category in ("Mn", "Mc"):
+        return character
+    return {"Pd": "-", "Sc": "$"}.get(category) or _SIGNS.get(character, " ")
+
+
+def _between(text: str, start: int, end: int) -> tuple[str, bool, bool]:
+    """What a gap leaves between two digits, if a minus is at its end, and if a quote may begin."""
+    if not text[end : end + 1].isdecimal():
+        return "", False, True
+    gap = text[start:end]
+    minus = _OF_NUMBER.search(gap)
+    has_minus = minus is not None and (minus.start() > 0 or start == 0)
+    if start == 0 or not text[start - 1].isdecimal():
+        return "", has_minus, True
+    if gap in (".", ","):
+        return gap, False, False
+    if gap in (" ", "'") and _THOUSANDS.search(text, max(0, start - 3), end + 4):
+        return "", False, gap == " "
+    rest = gap[: minus.start()] if minus and has_minus else gap
+    return (rest.strip(" .,'$") or " ")[0], has_minus, True
 
 
 def _around(one: Box, other: Box) -> Box:
