@@ -336,7 +336,7 @@ def _is_named(source: str, name: str) -> bool:
     """Whether a name is that of a source; a mark without one may mean any."""
     path, name = str(PurePath(without_brackets(source).casefold())), name.casefold()
     # Models leave out what is in front, or behind; a relative path may be told in full.
-    told = (f"/{path}", f"/{PurePath(path).with_suffix('')}")
+    told = (f"/{path}", f"/{path.removesuffix(PurePath(path).suffix)}")
     return not name or any(one.endswith(f"/{name}") or name.endswith(one) for one in told)
 
 

@@ -269,6 +269,13 @@ def test_passages_may_be_of_anything_else(passages: list[Document]) -> None:
     assert around(citation_picture(found[1]), page_picture(passages[1])).top > 100
 
 
+@pytest.mark.parametrize("metadata", [{}, {"source": ""}, {"source": "."}])
+def test_passage_may_have_no_source(metadata: dict[str, str]) -> None:
+    passage = Document("Total: 9.00", metadata={**metadata, "page": 2})
+    assert find_citations('"Total: 9.00" [p. 3]', [passage]) == [Citation(passage, "Total: 9.00")]
+    assert find_citations('"Total: 9.00" [other.pdf p. 3]', [passage]) == []
+
+
 def test_folders_tell_documents_of_one_name_apart() -> None:
     lines = '[["99.00", 0, 0, 10, 10]]'
     both = [
