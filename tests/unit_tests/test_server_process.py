@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +329,59 @@ def test_stop_from_another_thread_ends_a_start(model: str, monkeypatch: pytest.M
             starting.result()
     assert find_leftovers(server.id) == []
     assert server not in process._running
+
+
+@pytest.mark.parametrize("stage", [0, 1], ids=["before it launches", "as it launches"])
+def test_stop_from_another_thread_at_each_stage_of_a_start(
+    model: str, monkeypatch: pytest.MonkeyPatch, stage: int
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "stuck")
+    stages: list[str] = []
+
+    def stop_at(line: str) -> None:
+        stages.append(line)
+        if len(stages) == stage + 1:
+            with ThreadPoolExecutor() as pool:
+                pool.submit(server.stop).result()
+
+    server = GLM4VServer(model, startup_timeout=30, on_progress=stop_at)
+    with pytest.raises(ServerStartError, match="it was told to stop"):
+        server.start()
+    assert len(stages) == stage + 1
+    assert find_leftovers(server.id) == []
+    assert server not in process._running
+
+
+def test_stop_while_the_keeper_is_being_started(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_STAND_IN", "stuck")
+    server = GLM4VServer(model, startup_timeout=30)
+    popen = subprocess.Popen
+    with ThreadPoolExecutor() as pool:
+
+        def slow(*args: Any, **options: Any) -> Any:
+            child = popen(*args, **options)
+            stopping.append(pool.submit(server.stop))
+            time.sleep(0.5)
+            return child
+
+        stopping: list[Future[None]] = []
+        monkeypatch.setattr("subprocess.Popen", slow)
+        with pytest.raises(ServerStartError, match="it was told to stop"):
+            server.start()
+        stopping[0].result()
+    assert find_leftovers(server.id) == []
+    assert server not in process._running
+
+
+def test_start_after_a_stop_that_came_amid_a_start(model: str) -> None:
+    server = GLM4VServer(model, on_progress=lambda _: stops.pop()() if stops else None)
+    stops = [server.stop]
+    with pytest.raises(ServerStartError, match="it was told to stop"):
+        server.start()
+    with server:
+        assert server.is_healthy
 
 
 def test_stop_cuts_the_stop_of_another_thread_short(

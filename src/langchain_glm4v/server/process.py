@@ -179,7 +179,8 @@ class GLM4VServer:
             extra_args=extra_args,
         )
         self._name()
-        self._report = on_progress or (lambda _: None)
+        self._on_progress = on_progress or (lambda _: None)
+        self._told_to_stop = threading.Event()  # since the last start began
         self._port: int | None = None
         self._served_model_name = served_model_name
         self._host = REACHED_AT.get(host, host)
@@ -280,7 +281,8 @@ class GLM4VServer:
         with self._starting:
             if self.is_running:
                 return self
-            self.stop()
+            self._let_go(drain=True, keep_log=False)
+            self._told_to_stop.clear()
             if not self.options.share:
                 self._start(self._own[0])
                 return self
@@ -336,15 +338,17 @@ class GLM4VServer:
     def stop(self, *, drain: bool = True) -> None:
         """Let go of the server. Its last user's stop ends it, and everything it started.
 
-        Does nothing if it is not running.
+        Does nothing if it is not running. A start under way in another thread ends with a
+        `ServerStartError`, before its next stage.
 
         Args:
             drain: Whether requests may finish, for up to the shutdown timeout.
         """
+        self._told_to_stop.set()  # first: a start has taken hold already, or sees this
         self._let_go(drain=drain, keep_log=False)
 
     def _let_go(self, *, drain: bool, keep_log: bool, do: str = "release") -> None:
-        hold, child, use = self._hold, self._keeper, self._use
+        hold, child, use = self._hold, None, self._use
         if hold is None:
             return
         patience = self._drain_patience if drain else ABORT_GRACE
@@ -356,6 +360,7 @@ class GLM4VServer:
             with self._ending:
                 is_first = self._hold is hold  # of the threads that stop it at once
                 if is_first:
+                    child = self._keeper  # only now: it may have been on its way
                     self._hold = self._keeper = self._use = None
                     _running.discard(self)
             status = hold.status
@@ -397,7 +402,7 @@ class GLM4VServer:
             self.wait_until_ready()
             self._report("ready")
         except BaseException as error:
-            self.stop(drain=False)
+            self._let_go(drain=False, keep_log=False)
             hold.close()
             if isinstance(error, ServerStartError):
                 return False
@@ -405,6 +410,7 @@ class GLM4VServer:
         return True
 
     def _start(self, name: str) -> None:
+        self._go_on()
         found = self._prepared()
         self.id, self.api_key, self.log_path = self._own  # one that was joined before had its own
         self._report("; ".join(found.fit.reasons))
@@ -483,12 +489,13 @@ class GLM4VServer:
                 api_key=self.api_key,
             )
             try:
+                # First, so that a `stop` of another thread finds it whenever there is a server.
+                hold = self._take(Hold(ours), facts, use)
                 self._keeper = self._run_keeper(task, variables)
             except BaseException:
-                ours.close()
                 path.unlink(missing_ok=True)
                 raise
-        return self._take(Hold(ours), facts, use)
+        return hold
 
     def _run_keeper(self, task: Task, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
         """Start the keeper of a server, in a session of its own, so that Ctrl-C spares it."""
@@ -516,7 +523,20 @@ class GLM4VServer:
         self._port, self._served_model_name = facts.port, facts.served_model_name
         self._hold, self._use = hold, use
         _running.add(self)
+        self._go_on()
         return hold
+
+    def _report(self, line: str) -> None:
+        self._go_on()
+        self._on_progress(line)
+
+    def _go_on(self) -> None:
+        """End a start that another thread stopped."""
+        if self._told_to_stop.is_set():
+            message = (
+                f"the vLLM server for {self.options.model!r} was not started: {log.TOLD_TO_STOP}"
+            )
+            raise ServerStartError(message)
 
     def _open_log(self) -> BinaryIO:
         try:
