@@ -49,7 +49,8 @@ _QUOTES = re.compile(
     "|".join(
         (
             r'(?<!\d)"' + _QUOTED.format('"'),  # behind a digit it stands for inches
-            r"(?<!\w)'((?:[^'\n]|'(?=\w)|\n(?!\s*\n)){2,2000})'(?!\w)",  # else an apostrophe
+            # Else an apostrophe; and between two of these stand other quotes, and marks.
+            r"(?<!\w)'((?:[^'\"“\[【\n]|'(?=\w)|\n(?!\s*\n)){2,2000})'(?!\w)",
             *(pair[0] + _QUOTED.format(pair[1]) for pair in _PAIRS),
         )
     )

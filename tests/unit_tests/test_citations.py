@@ -152,6 +152,11 @@ def test_a_document_that_is_gone_is_told(pages: list[Document], tmp_path: Path) 
         ('"Guest: Clara Novak\nTotal: 75.55" [1].', [(0, "Guest: Clara Novak\nTotal: 75.55")]),
         ("‘Total: 75.55’ [1].", [(0, "Total: 75.55")]),
         ("It's Clara's: 'Total: 75.55' [1].", [(0, "Total: 75.55")]),
+        (
+            'In \'24 "Total: 75.55" [1],\nthe guests\' "11735" [2].',
+            [(0, "Total: 75.55"), (1, "11735")],
+        ),
+        ("In '24 they paid 75.55 [1], the guests' total.", [(0, "")]),
         ("`Total: 75.55` [1].", [(0, "Total: 75.55")]),
         ('- "Total: 75.55"\n  [1].\n- "11735"\n  [2]', [(0, "Total: 75.55"), (1, "11735")]),
         ('"Total: 75.55"[^1], "11735"【2†source】', [(0, "Total: 75.55"), (1, "11735")]),
