@@ -206,7 +206,7 @@ def retry_after(response: httpx2.Response) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

@@ -279,6 +279,7 @@ async def test_who_has_nothing_left_is_not_told_to_try_later(
         ("0.5", 0.5),
         (formatdate(time.time() + 86400, usegmt=True), pytest.approx(86400, abs=600)),
         *((told, 0) for told in ("-3", "nan", "soon", "", formatdate(0, usegmt=True))),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999", 0),
     ],
 )
 def test_how_long_a_server_wants_to_be_left_alone(told: str, seconds: float) -> None:
