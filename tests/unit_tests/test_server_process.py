@@ -375,6 +375,24 @@ def test_stop_while_the_keeper_is_being_started(
     assert server not in process._running
 
 
+def test_stop_while_a_start_lets_go_of_the_server_before(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = GLM4VServer(model)
+    let_go = server._let_go
+
+    def stopped(**how: Any) -> None:
+        let_go(**how)
+        monkeypatch.setattr(server, "_let_go", let_go)
+        with ThreadPoolExecutor() as pool:
+            pool.submit(server.stop).result()
+
+    monkeypatch.setattr(server, "_let_go", stopped)
+    with pytest.raises(ServerStartError, match="it was told to stop"):
+        server.start()
+    assert find_leftovers(server.id) == []
+
+
 def test_start_after_a_stop_that_came_amid_a_start(model: str) -> None:
     server = GLM4VServer(model, on_progress=lambda _: stops.pop()() if stops else None)
     stops = [server.stop]

@@ -281,8 +281,8 @@ class GLM4VServer:
         with self._starting:
             if self.is_running:
                 return self
+            self._told_to_stop.clear()  # first: a stop while it lets go ends this start too
             self._let_go(drain=True, keep_log=False)
-            self._told_to_stop.clear()
             if not self.options.share:
                 self._start(self._own[0])
                 return self
