@@ -194,8 +194,9 @@ class GLM4VLoader(BaseLoader):
     """
 
     def __init__(self, source: Sources, **options: Unpack[LoadOptions]) -> None:
-        # What can be taken but once is kept: it may be loaded again.
-        self._source = [*source] if isinstance(source, Iterator) else source
+        # What can be taken but once is kept: it may be loaded again. Open files are no sources.
+        is_once = isinstance(source, Iterator) and not hasattr(source, "read")
+        self._source = [*source] if is_once else source
         self._reader = _Reader(options)
 
     def lazy_load(self) -> Iterator[Document]:

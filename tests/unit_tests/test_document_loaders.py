@@ -37,6 +37,7 @@ from langchain_glm4v import (
     PageError,
     RequestError,
     ServerUnreachableError,
+    UnsupportedMediaError,
 )
 from langchain_glm4v.transcription.cache import PageCache
 from langchain_glm4v.transcription.records import Reading
@@ -329,6 +330,14 @@ def test_an_iterator_may_be_loaded_again(server: VisionServer, tmp_path: Path) -
     write_pdf(tmp_path / "a.pdf", [3])
     loader = GLM4VLoader(tmp_path.glob("*.pdf"), llm=server.model())
     assert numbers_of(loader.load()) == numbers_of(loader.load()) == [(0, "page 3")]
+
+
+def test_open_file_is_not_taken_for_many(server: VisionServer, tmp_path: Path) -> None:
+    with (
+        write_pdf(tmp_path / "a.pdf", [3]).open("rb") as file,
+        pytest.raises(UnsupportedMediaError, match="a BufferedReader is nothing to be read"),
+    ):
+        GLM4VLoader(file, llm=server.model()).load()
 
 
 def test_cached_pages_are_not_asked_about_again(server: VisionServer, tmp_path: Path) -> None:
