@@ -141,21 +141,26 @@ def test_limit_is_never_out_of_bounds(
     assert 1 <= next_limit(limit, in_flight, Load(running=running, waiting=waiting), 128) <= 128
 
 
-def refused_down_to(limit: int) -> Pace:
-    """The pace after a server that tells nothing took so many requests of those made at once."""
-    pace = Pace(128)
+def refuse_down_to(pace: Pace, limit: int) -> int:
+    """Let a server take so many requests of those made at once; returns how many may follow."""
+    now = pace.resumes
     for others in reversed(range(limit, pace.limit)):
-        assert pace.refused(100.0, others, 0)
-    return pace
+        assert pace.refused(now, others, 0)
+    return pace.limit
 
 
 def test_server_that_refuses_gets_as_many_requests_as_it_took() -> None:
-    assert refused_down_to(4).limit == 4
-    assert refused_down_to(0).limit == 1
+    assert refuse_down_to(Pace(128), 10) == 10
+
+
+def test_requests_are_at_most_halved_for_each_pause() -> None:
+    pace = Pace(128)
+    assert [refuse_down_to(pace, 0) for _ in range(5)] == [8, 4, 2, 1, 1]
 
 
 def test_limit_grows_slowly_again_after_refusals() -> None:
-    pace = refused_down_to(4)
+    pace = Pace(128)
+    assert [refuse_down_to(pace, 4) for _ in range(2)] == [8, 4]
     for answers, limit in ((15, 4), (1, 5), (19, 5), (1, 6), (1000, FIRST_LIMIT)):
         for _ in range(answers):
             pace.answered()

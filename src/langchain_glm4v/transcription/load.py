@@ -53,6 +53,7 @@ class Pace:
         self._most = most
         self._by_load = min(FIRST_LIMIT, most)
         self._by_refusals = most
+        self._least = 1  # for the refusals of this pause
         self._answers = 0  # since the limit by refusals was changed
         self._pauses = 0  # since the last answer
         self._refused_since: float | None = None
@@ -86,11 +87,14 @@ class Pace:
         Returns:
             Whether it is of use to ask again; if not, it has answered nothing for too long.
         """
-        self._by_refusals = max(1, min(self.limit, others))
+        if now >= self.resumes:  # else it is of those that were made before the pause
+            # At most halved: a limit of requests a minute refuses all of those at once.
+            self._least = max(1, min(self.limit, others + 1) // 2)
+        self._by_refusals = max(self._least, min(self.limit, others))
         self._answers = 0
         if self._refused_since is None:
             self._refused_since = now
-        if not wait and now >= self.resumes:  # else it is of those that were made before the pause
+        if not wait and now >= self.resumes:
             wait = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._pauses)
             wait *= random.uniform(1, 1 + _JITTER)
             self._pauses += 1
