@@ -1217,8 +1217,6 @@ def test_log_is_complete_when_users_are_told_of_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a machine so busy that the log's thread gets its turn late."""
-    log, door = tmp_path / "server.log", tmp_path / "door"
-    door.touch()
     follow = keeper.Log.follow
 
     def follow_late(self: keeper.Log, output: Any) -> None:
@@ -1226,7 +1224,28 @@ def test_log_is_complete_when_users_are_told_of_the_end(
         follow(self, output)
 
     monkeypatch.setattr(keeper.Log, "follow", follow_late)
-    task = keeper.Task(
+    task = task_in(tmp_path)
+    keeper.Keeper(task)._serve(restarts=0)
+    assert Path(task.facts.log_path).read_text() == "why it ended\n"
+
+
+def test_user_that_is_patient_no_longer_is_heard_before_the_end_has_begun(tmp_path: Path) -> None:
+    """Such as while the keeper waits for an answer to its health check."""
+    kept = keeper.Keeper(task_in(tmp_path))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        kept._hold(theirs)
+        for drain in (True, False):
+            kept._obey(theirs, {"do": "release", "drain": drain})
+        assert kept._stopped(within=0)
+        assert kept._stop == "abort"
+
+
+def task_in(folder: Path) -> keeper.Task:
+    """The task of keeping a server that ends at once."""
+    log, door = folder / "server.log", folder / "door"
+    door.touch()
+    return keeper.Task(
         facts=keeper.Facts("no-such-mark", "127.0.0.1", 1, "key", "name", "model", str(log)),
         command=[sys.executable, "-c", "print('why it ended')"],
         starter=-1,
@@ -1240,8 +1259,6 @@ def test_log_is_complete_when_users_are_told_of_the_end(
         restart_delays=(),
         keep_log=True,
     )
-    keeper.Keeper(task)._serve(restarts=0)
-    assert log.read_text() == "why it ended\n"
 
 
 class Lines(io.RawIOBase):
