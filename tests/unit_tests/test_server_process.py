@@ -375,6 +375,26 @@ def test_stop_while_the_keeper_is_being_started(
     assert server not in process._running
 
 
+def test_server_that_another_thread_stops_amid_a_look_is_not_healthy(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = Hold.status.fget
+    assert status
+    stops: list[Callable[[], None]] = []
+
+    def stopping_meanwhile(self: Hold) -> Any:
+        found = status(self)
+        if stops:
+            with ThreadPoolExecutor() as pool:
+                pool.submit(stops.pop()).result()
+        return found
+
+    monkeypatch.setattr(Hold, "status", property(stopping_meanwhile))
+    with GLM4VServer(model) as server:
+        stops.append(server.stop)
+        assert not server.is_healthy
+
+
 def test_start_after_a_stop_that_came_amid_a_start(model: str) -> None:
     server = GLM4VServer(model, on_progress=lambda _: stops.pop()() if stops else None)
     stops = [server.stop]
