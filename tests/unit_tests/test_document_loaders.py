@@ -22,6 +22,7 @@ from typing import Any
 
 import openai
 import pytest
+from anyio.from_thread import BlockingPortal
 from langchain_core.document_loaders import Blob
 from langchain_core.documents import Document
 from numbered_pages import UNSURE, choice, number_in, page, write_pdf
@@ -563,6 +564,31 @@ def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path)
     documents.close()  # type: ignore[attr-defined]
     assert server.wait_for(lambda: server.running == 0)
     assert server.hung_up == 7
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_beside_the_making_of_a_page_ends_all_in_order(
+    server: VisionServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+) -> None:
+    path = write_pdf(tmp_path / "a.pdf", range(1, 9))
+    documents = GLM4VLoader(path, llm=server.model()).lazy_load()
+    assert next(documents).page_content == "page 1"
+    call: Any = BlockingPortal.call
+
+    def interrupted(self: BlockingPortal, *given: Any) -> Any:
+        monkeypatch.setattr(BlockingPortal, "call", call)
+        if when == "after":
+            call(self, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlockingPortal, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(documents)
+    assert caplog.messages == []
 
 
 def test_no_connection_is_left(
