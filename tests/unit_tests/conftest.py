@@ -256,6 +256,7 @@ class Web(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # may wait to be taken, on a busy machine
 
     def __init__(self, certificate: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), WebHandler)
