@@ -277,13 +277,18 @@ async def test_who_has_nothing_left_is_not_told_to_try_later(
     [
         ("3", 3),
         ("0.5", 0.5),
-        (formatdate(time.time() + 86400, usegmt=True), pytest.approx(86400, abs=600)),
         *((told, 0) for told in ("-3", "nan", "soon", "", formatdate(0, usegmt=True))),
     ],
 )
 def test_how_long_a_server_wants_to_be_left_alone(told: str, seconds: float) -> None:
     assert retry_after(httpx2.Response(429, headers={"retry-after": told})) == seconds
     assert retry_after(httpx2.Response(429)) == 0
+
+
+def test_until_when_a_server_wants_to_be_left_alone() -> None:
+    told = formatdate(time.time() + 86400, usegmt=True)
+    seconds = retry_after(httpx2.Response(429, headers={"retry-after": told}))
+    assert seconds == pytest.approx(86400, abs=600)
 
 
 async def test_refusals_are_told_at_once_to_those_who_ask_again_themselves(server: Server) -> None:
