@@ -259,7 +259,7 @@ async def test_a_thread_gives_results_and_errors() -> None:
 def test_a_forked_child_has_its_own_threads() -> None:
     asyncio.run(stopping.in_thread(abs, -1))
     if (child := os.fork()) == 0:
-        os._exit(asyncio.run(asyncio.wait_for(stopping.in_thread(abs, -7), 20)))
+        os._exit(asyncio.run(asyncio.wait_for(stopping.in_thread(abs, -7), 60)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 

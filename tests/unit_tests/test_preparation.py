@@ -233,7 +233,7 @@ def test_what_was_not_asked_for_the_longest_goes(
 
 def ends_in_a_fork(function: Callable[[], object]) -> bool:
     if (child := os.fork()) == 0:
-        signal.alarm(20)  # ends it, if it hangs
+        signal.alarm(60)  # ends it, if it hangs
         function()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
