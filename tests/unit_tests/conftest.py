@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -243,6 +244,14 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_models, "_uploads", {})
     monkeypatch.setattr(uploads, "_secret", lambda: bytes(32))  # and no user's is made
     monkeypatch.setattr(preparation, "_kept", preparation._Kept())
+
+
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends this process: what a shell starts in its background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Web(http.server.ThreadingHTTPServer):

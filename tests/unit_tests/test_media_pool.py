@@ -189,6 +189,7 @@ def is_busy() -> bool:
     return pool._slots._value < pool.SIZE
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_ends_all_work() -> None:
     all_begun = threading.Event()
 

@@ -1118,6 +1118,7 @@ def test_relative_directories_stay_where_they_are(
     assert call(tool, images=str(folder / "red.png")).content == "Red."
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize("pages", [1, 3])
 def test_interrupted_call_ends_at_once_in_the_server_too(
     serve: Serve, folder: Path, pages: int
