@@ -370,6 +370,7 @@ class Fetcher:
         limit = f"ulimit -f {self.largest_file}; " if self.largest_file else ""
         return subprocess.Popen(
             [
+                *("env", "--default-signal=INT"),  # which a shell's background ignores
                 *("bash", "-c", f'{limit}exec "$@"', "-"),
                 *(sys.executable, "-c", FETCHER, arguments, str(SOURCES)),
             ],

@@ -42,6 +42,7 @@ class VisionServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # may wait to be taken, on a busy machine
 
     def __init__(self, ask: Callable[[Question], Answer], say: Say) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -538,15 +538,16 @@ def test_sending_needs_consent_and_nothing_leaves(show: Open, sites: tuple[Site,
 
 def test_page_that_changes_while_the_user_thinks(show: Open, sites: tuple[Site, Site]) -> None:
     screen = show(
-        '<div class="all" id="calm">Nothing</div><script>setTimeout(() => calm.outerHTML = '
-        '`<a href="EVIL/trap" class="all">Nothing</a>`, 1500)</script>'
+        '<div class="all" id="calm">Nothing</div><script>window.onscroll = () => calm.outerHTML = '
+        '`<a href="EVIL/trap" class="all" id="calm">Nothing</a>`</script>'
+        '<div style="height: 5000px"></div>'
     )
     llm = saying(lambda _: "left_click(start_box='[500,500]')")  # the same whatever comes
     asked: list[Proposal] = []
 
     def think(proposal: Proposal) -> bool:
         asked.append(proposal)
-        time.sleep(2 if len(asked) == 1 else 0)
+        scroll_until_changed(screen, proposal.action, asked[0].target)
         return not proposal.risks
 
     outcome = GuiAgent(ModelPlanner(llm, "pc"), screen, approve=think).run("Read it")
@@ -554,6 +555,14 @@ def test_page_that_changes_while_the_user_thinks(show: Open, sites: tuple[Site, 
     assert [step.result for step in outcome.steps][:2] == ["failed", "refused"]
     assert "the page changed meanwhile" in outcome.steps[0].detail
     assert sites[1].seen == []
+
+
+def scroll_until_changed(screen: BrowserScreen, action: ScreenAction, before: str) -> None:
+    """Scroll, which the page takes as a sign to change, until the target of an action has."""
+    for _ in range(MOST_WAITS):
+        if screen.target(action) != before:
+            break
+        screen.act(Scroll("down"), ())
 
 
 SEARCH = """<form method=post action="/search"><button class="all">Search</button></form>"""
@@ -580,10 +589,7 @@ def test_page_that_takes_consent_for_something_else(
 
     def think(proposal: Proposal) -> bool:
         asked.append(proposal.target)
-        for _ in range(MOST_WAITS):
-            if screen.target(proposal.action) != asked[0]:
-                break
-            screen.act(Scroll("down"), ())
+        scroll_until_changed(screen, proposal.action, asked[0])
         return len(asked) == 1
 
     outcome = GuiAgent(ModelPlanner(llm, "pc"), screen, approve=think).run("Search")

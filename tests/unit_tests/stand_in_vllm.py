@@ -4,6 +4,7 @@ Copied to where the server process looks for vLLM's command line; all else is re
 signals, sockets, HTTP. GLM4V_STAND_IN names the fault.
 """
 
+import contextlib
 import http.server
 import json
 import multiprocessing
@@ -36,15 +37,15 @@ FAULT = os.environ.get("GLM4V_STAND_IN", "")
 
 
 def is_time_for(fault: str) -> bool:
-    """Whether the fault is to happen now; the file that it names goes away."""
-    marker = Path(FAULT.removeprefix(fault))
+    """Whether the fault is to happen now: as often as there are files whose names begin so."""
     if not FAULT.startswith(fault):
         return False
-    try:
-        marker.unlink()  # of the threads that see it one takes it
-    except FileNotFoundError:
-        return False
-    return True
+    beginning = Path(FAULT.removeprefix(fault))
+    for marker in beginning.parent.glob(f"{beginning.name}*"):
+        with contextlib.suppress(FileNotFoundError):
+            marker.unlink()  # of the threads that see it one takes it
+            return True
+    return False
 
 
 def option(name: str) -> str:
@@ -56,6 +57,10 @@ def render(messages: list[dict[str, Any]]) -> str:
         return "".join(f"<|{message['role']}|>\n{message['content']!r}" for message in messages)
     template = Template(Path(option("--chat-template")).read_text())
     return str(template.render(messages=messages, add_generation_prompt=True))
+
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 2048  # as vLLM's
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -175,4 +180,4 @@ def main() -> None:
             seen.write_text(option("--port"))
             sys.exit("OSError: [Errno 98] Address already in use")
     address = (option("--host"), int(option("--port")))
-    http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+    Server(address, Handler).serve_forever()

@@ -3,8 +3,6 @@
 import http.server
 import io
 import json
-import os
-import pty
 import re
 import signal
 import socket
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from stub_hub import Fetcher, running
+from terminal import on_terminal
 
 from langchain_glm4v import cli
 from langchain_glm4v.cli.bench import Answer, summary
@@ -58,14 +57,8 @@ def test_answer_alone_is_printed_where_no_person_reads(
 
 @pytest.mark.usefixtures("served")
 def test_reasoning_is_dimmed_and_text_harmless_on_a_terminal() -> None:
-    ours, theirs = pty.openpty()
-    try:
-        subprocess.run([*GLM4V, "ask", "How many?"], stdout=theirs, check=True)
-        shown = os.read(ours, 1 << 16).decode()
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    assert shown == "\x1b[2mI see\x1b[0m\r\n\r\ntwo words\r\n"
+    shown = "\x1b[2mI see\x1b[0m\r\n\r\ntwo words\r\n"
+    assert on_terminal([*GLM4V, "ask", "How many?"], "stdout") == (0, shown)
 
 
 @pytest.mark.usefixtures("served")
@@ -247,15 +240,12 @@ def test_pull(tmp_path: Path) -> None:
 
         done = pull("zai-org/GLM-4.1V-9B-Thinking", "--verify")
         missing = pull("zai-org/none-such")
-        terminal, theirs = pty.openpty()
         command = [*GLM4V, "pull", "zai-org/GLM-4.1V-9B-Thinking", "--verify"]
-        subprocess.run(command, env=environment, stderr=theirs, stdout=theirs, check=True)
-        shown = os.read(terminal, 1 << 16).decode()
-        os.close(theirs)
-        os.close(terminal)
+        code, shown = on_terminal(command, environment=environment)
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / "config.json").is_file()
     assert "100%" in done.stderr.splitlines()[-1]
     assert missing.returncode == 1
     assert missing.stderr.count("\n") == 1
+    assert code == 0
     assert "\r[##############################] checking" in shown

@@ -342,7 +342,6 @@ def test_of_several_one_must_be_named(
 def test_keeper_that_hangs_hinders_no_other(
     detached: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("langchain_glm4v.cli.finding.ANSWER_TIMEOUT", 0.1)
     keeper = next(
         pid
         for pid in find_leftovers(detached["id"])
@@ -350,7 +349,9 @@ def test_keeper_that_hangs_hinders_no_other(
     )
     os.kill(keeper, signal.SIGSTOP)
     try:
-        assert cli.main(["status"]) == 3
+        with monkeypatch.context() as impatient:  # the end of the test is not
+            impatient.setattr("langchain_glm4v.cli.finding.ANSWER_TIMEOUT", 0.1)
+            assert cli.main(["status"]) == 3
         assert "does not answer" in capsys.readouterr().err
     finally:
         os.kill(keeper, signal.SIGCONT)

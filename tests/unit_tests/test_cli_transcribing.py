@@ -3,19 +3,19 @@
 import importlib
 import json
 import os
-import pty
 import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from numbered_pages import UNSURE, Reader, choice, page, write_pdf
+from terminal import on_terminal
 from vision_server import Body, Serve, VisionServer
 from waiting import wait_until
 
@@ -423,30 +423,15 @@ def test_nobody_reads_the_output(reading: Callable[..., Place]) -> None:
     assert "stopped" not in err
 
 
-def on_terminal(command: Sequence[str]) -> str:
-    ours, theirs = pty.openpty()
-    shown = b""
-    try:
-        child = subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL)
-        os.close(theirs)
-        while True:
-            try:
-                shown += os.read(ours, 1 << 16)
-            except OSError:  # all of it is read
-                break
-        assert child.wait(60) in (0, 5)
-    finally:
-        os.close(ours)
-    return shown.decode()
-
-
 def test_progress_on_a_terminal_is_one_line_and_none_if_quiet(
     reading: Callable[..., Place],
 ) -> None:
     write_pdf(Path("a.pdf"), TEN)
     write_pdf(Path("b.pdf"), [None, 12])
     place = reading(lambda number: choice("c", reason="length" if number == 12 else "stop"))
-    shown = on_terminal([*GLM4V, *place.command("a.pdf", "b.pdf", "-o", "out", "--no-resume")])
+    given = ("a.pdf", "b.pdf", "-o", "out", "--no-resume")
+    code, shown = on_terminal([*GLM4V, *place.command(*given)])
+    assert code == 5
     begin, _, end = shown.partition("\r\n")
     assert begin.startswith("\rno page yet, 0 of 2 documents, 0.0 pages/s\x1b[K\r")
     last = begin.rpartition("\r")[2]
@@ -454,7 +439,7 @@ def test_progress_on_a_terminal_is_one_line_and_none_if_quiet(
     assert last.endswith("0:00 left, 1 failed\x1b[K")
     assert all(len(line) < 80 + len("\x1b[K") for line in begin.split("\r"))
     assert end.startswith("page 2 of 'b.pdf': ")
-    assert on_terminal([*GLM4V, *place.command("a.pdf", "-o", "out", "-q")]) == ""
+    assert on_terminal([*GLM4V, *place.command("a.pdf", "-o", "out", "-q")]) == (0, "")
 
 
 def test_progress_elsewhere_is_plain_lines(

@@ -22,11 +22,12 @@ from typing import Any
 
 import openai
 import pytest
+from anyio.from_thread import BlockingPortal
 from langchain_core.document_loaders import Blob
 from langchain_core.documents import Document
 from numbered_pages import UNSURE, choice, number_in, page, write_pdf
 from pydantic import BaseModel, SecretStr
-from vision_server import Body, Refusal, Serve, VisionServer
+from vision_server import Body, Refusal, Serve, VisionServer, serving
 from waiting import wait_until
 
 from langchain_glm4v import (
@@ -39,6 +40,7 @@ from langchain_glm4v import (
     ServerUnreachableError,
     UnsupportedMediaError,
 )
+from langchain_glm4v.media import pool
 from langchain_glm4v.transcription.cache import PageCache
 from langchain_glm4v.transcription.records import Reading
 
@@ -574,12 +576,38 @@ def test_loading_that_is_given_up_frees_the_server(serve: Serve, tmp_path: Path)
     assert server.hung_up == 7
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_beside_the_making_of_a_page_ends_all_in_order(
+    server: VisionServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+) -> None:
+    path = write_pdf(tmp_path / "a.pdf", range(1, 9))
+    documents = GLM4VLoader(path, llm=server.model()).lazy_load()
+    assert next(documents).page_content == "page 1"
+    call: Any = BlockingPortal.call
+
+    def interrupted(self: BlockingPortal, *given: Any) -> Any:
+        monkeypatch.setattr(BlockingPortal, "call", call)
+        if when == "after":
+            call(self, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlockingPortal, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(documents)
+    assert caplog.messages == []
+
+
 def test_no_connection_is_left(
     server: VisionServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server.RequestHandlerClass, "protocol_version", "HTTP/1.1")  # stays open
+    monkeypatch.setattr(pool, "_slots", threading.BoundedSemaphore(1))  # the second starts none
     path = write_pdf(tmp_path / "a.pdf", [3, 5, 7])
-    GLM4VLoader(path, llm=server.model()).load()  # starts processes that decode
+    GLM4VLoader(path, llm=server.model()).load()  # starts the process that decodes
     begun = sockets()
     model = server.model()
     GLM4VLoader(path, llm=model).load()
@@ -595,7 +623,7 @@ def test_program_ends_though_its_documents_are_kept(server: VisionServer, tmp_pa
     path = write_pdf(tmp_path / "a.pdf", range(1, 61))
     script = (
         "import faulthandler, sys\n"
-        "faulthandler.dump_traceback_later(30, exit=True)\n"
+        "faulthandler.dump_traceback_later(120, exit=True)\n"
         "from langchain_glm4v import ChatGLM4V, GLM4VLoader\n"
         f"model = ChatGLM4V(base_url={server.url!r}, api_key='key', model='glm')\n"
         f"documents = GLM4VLoader({str(path)!r}, llm=model, max_concurrency=4).lazy_load()\n"
@@ -643,32 +671,33 @@ async def test_what_was_read_is_kept_though_loading_is_given_up(
 
 
 def test_run_that_is_killed_again_and_again_pays_for_no_page_twice(
-    server: VisionServer, tmp_path: Path
+    server: VisionServer, vllm: Any, tmp_path: Path
 ) -> None:
     path, cache = write_pdf(tmp_path / "a.pdf", range(1, PAGES + 1)), tmp_path / "pages.sqlite"
     other = tmp_path / "other.sqlite"
     undisturbed = GLM4VLoader(path, llm=server.model(), cache=other, longest_side=SIDE).load()
     assert len(server.bodies) == PAGES
-    server.bodies.clear()
     # Its processes begin with what they need imported.
     programs = multiprocessing.get_context("forkserver")
     programs.set_forkserver_preload([__name__])
     chance = random.Random(7)
     committed: set[str] = set()
     for _ in range(KILLS):
-        program = programs.Process(target=load_all, args=(path, cache, server.url))
-        program.start()
-        assert program.pid is not None
-        # After so many pages more, and at any moment after that.
-        goal = len(committed) + chance.randrange(PAGES // KILLS)
-        wait_until(lambda: len(texts_in(cache)) >= goal)  # noqa: B023
-        time.sleep(chance.random() / 50)
-        os.kill(program.pid, signal.SIGKILL)
-        program.join()
-        asked = [f"page {number_in(body)}" for body in server.bodies]
-        assert not committed.intersection(asked)  # by earlier runs
-        server.bodies.clear()
+        # One for each run: a request of one that was killed may be noted late.
+        with serving(vllm, read) as asked:
+            program = programs.Process(target=load_all, args=(path, cache, asked.url))
+            program.start()
+            assert program.pid is not None
+            # After so many pages more, and at any moment after that.
+            goal = len(committed) + chance.randrange(PAGES // KILLS)
+            wait_until(lambda: len(texts_in(cache)) >= goal)  # noqa: B023
+            time.sleep(chance.random() / 50)
+            os.kill(program.pid, signal.SIGKILL)
+            program.join()
+            # by earlier runs
+            assert not committed.intersection(f"page {number_in(body)}" for body in asked.bodies)
         committed = texts_in(cache)
+    server.bodies.clear()
     documents = GLM4VLoader(path, llm=server.model(), cache=cache, longest_side=SIDE).load()
     assert [without_times(d) for d in documents] == [without_times(d) for d in undisturbed]
     assert sum(d.metadata["from_cache"] for d in documents) == len(committed) < PAGES

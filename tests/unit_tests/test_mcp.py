@@ -210,7 +210,8 @@ def test_program_ends_amid_a_call(serve: Serve, red: Path, how: Any) -> None:
         {"id": 2, "method": "tools/call", "params": call},
     ]
     with subprocess.Popen(
-        [*PROGRAM, *flags(vision, red.parent)],
+        # What a shell starts in its background ignores Ctrl-C.
+        ["env", "--default-signal=INT", *PROGRAM, *flags(vision, red.parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

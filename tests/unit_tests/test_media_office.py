@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from waiting import wait_for_end
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media import confinement, document, office, pool
@@ -329,20 +330,12 @@ def test_a_conversion_that_hangs(
     # So that it can tell of its child.
     monkeypatch.setattr(confinement, "__file__", str(tmp_path / "unconfined.py"))
     (tmp_path / "unconfined.py").write_text("import os, sys\nos.execv(sys.argv[4], sys.argv[4:])")
-    monkeypatch.setattr(office, "SECONDS", 1)
-    with pytest.raises(MediaError, match=r"converting '.*deck.pptx' took .* more than 1 s"):
+    monkeypatch.setattr(office, "SECONDS", 5)  # in which it begins, on a busy machine too
+    with pytest.raises(MediaError, match=r"converting '.*deck.pptx' took .* more than 5 s"):
         next(document.pages(DECK))
 
     wait_for_end(int((folder / "child").read_text()))
     assert [path.name for path in folder.iterdir()] == ["child"]
-
-
-def wait_for_end(process: int) -> None:
-    status = Path(f"/proc/{process}/stat")
-    deadline = time.monotonic() + 30
-    while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_conversion_ends_with_this_process(program: Path, tmp_path: Path) -> None:

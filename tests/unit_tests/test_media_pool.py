@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_for_end, wait_until
 
 from langchain_glm4v.errors import MediaError, UnsupportedMediaError
 from langchain_glm4v.media import budget, pool, source, stopping
@@ -66,8 +67,9 @@ def test_limits_memory() -> None:
 
 
 def test_replaces_a_process_that_died_idle() -> None:
-    os.kill(pool.call(os.getpid, subject="x"), signal.SIGKILL)
-    time.sleep(0.2)
+    process = pool.call(os.getpid, subject="x")
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
     assert pool.call(budget.image_tokens, 640, 480, subject="x") == 391
 
 
@@ -112,10 +114,10 @@ def test_runs_without_a_main_guard() -> None:
 def test_a_forked_child_has_its_own_processes() -> None:
     ours = pool.call(os.getpid, subject="x")
     reading, writing = os.pipe()
-    if os.fork() == 0:
+    if (child := os.fork()) == 0:
         os.write(writing, str(pool.call(os.getpid, subject="x")).encode())
         os._exit(0)
-    os.wait()
+    os.waitpid(child, 0)
     assert int(os.read(reading, 20)) != ours
 
 
@@ -126,7 +128,7 @@ def test_ends_with_its_parent() -> None:
         "print(pool.call(os.getpid, subject='x'), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    _wait_for_end(_pid_told_by(script))
+    wait_for_end(_pid_told_by(script))
 
 
 def test_a_hanging_job_ends_with_its_parent() -> None:
@@ -142,7 +144,7 @@ def test_a_hanging_job_ends_with_its_parent() -> None:
         "time.sleep(0.3)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    _wait_for_end(_pid_told_by(script))
+    wait_for_end(_pid_told_by(script))
 
 
 def _pid_told_by(script: str) -> int:
@@ -156,29 +158,26 @@ def _run(script: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-def _wait_for_end(pid: int) -> None:
-    deadline = time.monotonic() + 30
-    while os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
-        assert time.monotonic() < deadline, "the process outlived its parent"
-        time.sleep(0.05)
-
-
 def test_a_fork_does_not_keep_its_parents_processes_alive() -> None:
     script = (
         "import os, time\n"
         "from langchain_glm4v.media import pool\n"
         "pid = pool.call(os.getpid, subject='x')\n"
-        "if os.fork() == 0:\n"
+        "if not (fork := os.fork()):\n"
         "    os.closerange(0, 3)\n"
-        "    time.sleep(60)\n"
-        "print(pid, flush=True)\n"
+        "    time.sleep(1000)\n"
+        "print(pid, fork, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    _wait_for_end(_pid_told_by(script))
+    worker, fork = map(int, _run(script).stdout.split())
+    try:
+        wait_for_end(worker)
+    finally:
+        os.kill(fork, signal.SIGKILL)
 
 
 def hang() -> None:
-    pool.call(time.sleep, 99, subject="x", timeout=99)
+    pool.call(time.sleep, 999, subject="x", timeout=999)
 
 
 def hang_twice(_: int = 0) -> None:
@@ -186,26 +185,27 @@ def hang_twice(_: int = 0) -> None:
     list(pool.each(lambda _: hang(), range(2)))
 
 
-def _wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def is_busy() -> bool:
     return pool._slots._value < pool.SIZE
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_ends_all_work() -> None:
+    all_begun = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        yield from range(3)
+        all_begun.set()  # amid the start of a thread, Ctrl-C would keep the pool from noting it
+
     def interrupt() -> None:
-        _wait_until(is_busy)
+        assert all_begun.wait(60)
+        wait_until(is_busy)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        list(pool.each(hang_twice, range(3), at_once=3))
+        list(pool.each(hang_twice, numbers(), at_once=3))
     thread.join()
 
     assert not is_busy()
@@ -216,7 +216,7 @@ def test_an_error_ends_the_work_beside_it() -> None:
     def fail_at_last(number: int) -> None:
         if number:
             hang_twice()
-        _wait_until(is_busy)
+        wait_until(is_busy)
         raise MediaError("first")
 
     with pytest.raises(MediaError, match="first"):
@@ -227,13 +227,13 @@ def test_an_error_ends_the_work_beside_it() -> None:
 async def test_a_cancelled_task_ends_its_work() -> None:
     task = asyncio.create_task(stopping.in_thread(hang_twice))
     other = asyncio.create_task(stopping.in_thread(pool.call, abs, -1, subject="x"))
-    await asyncio.to_thread(_wait_until, is_busy)
+    await asyncio.to_thread(wait_until, is_busy)
 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await other == 1
-    await asyncio.to_thread(_wait_until, lambda: not is_busy())
+    await asyncio.to_thread(wait_until, lambda: not is_busy())
 
 
 async def test_a_cancelled_task_ends_its_fetching() -> None:
@@ -244,11 +244,11 @@ async def test_a_cancelled_task_ends_its_fetching() -> None:
         )
         connection, _ = await asyncio.to_thread(silent.accept)
         with connection:
-            connection.settimeout(30)
+            connection.settimeout(60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.to_thread(_wait_until, lambda: not connection.recv(4096))
+            await asyncio.to_thread(wait_until, lambda: not connection.recv(4096))
 
 
 async def test_a_thread_gives_results_and_errors() -> None:
@@ -260,7 +260,7 @@ async def test_a_thread_gives_results_and_errors() -> None:
 def test_a_forked_child_has_its_own_threads() -> None:
     asyncio.run(stopping.in_thread(abs, -1))
     if (child := os.fork()) == 0:
-        os._exit(asyncio.run(asyncio.wait_for(stopping.in_thread(abs, -7), 20)))
+        os._exit(asyncio.run(asyncio.wait_for(stopping.in_thread(abs, -7), 60)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 

@@ -173,7 +173,7 @@ def test_pictures_in_the_network(png: Path, web: Any) -> None:
 
 
 def test_several_media_are_prepared_at_once(png: Path, web: Any) -> None:
-    all_there = threading.Barrier(3, timeout=10)
+    all_there = threading.Barrier(3, timeout=60)
 
     def answer(handler: Any) -> None:
         all_there.wait()  # passes only if all three are asked for at once

@@ -13,6 +13,7 @@ from typing import Any
 import pymupdf
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from langchain_glm4v import media_blocks, preparation
 from langchain_glm4v.errors import MediaError
@@ -62,8 +63,13 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
     medium = Medium("picture", str(path))
     shutil.copy2(red, path)
     first = MEDIA.parts(medium)
-    shutil.copy2(blue, path)
+    before = path.stat().st_ctime_ns
 
+    def replaced() -> bool:
+        shutil.copy2(blue, path)
+        return path.stat().st_ctime_ns != before  # the clock of files ticks every few ms
+
+    wait_until(replaced)
     assert MEDIA.parts(medium) != first
 
 
@@ -227,7 +233,7 @@ def test_what_was_not_asked_for_the_longest_goes(
 
 def ends_in_a_fork(function: Callable[[], object]) -> bool:
     if (child := os.fork()) == 0:
-        signal.alarm(20)  # ends it, if it hangs
+        signal.alarm(60)  # ends it, if it hangs
         function()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

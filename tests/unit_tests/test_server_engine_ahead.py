@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import wait_until
+from waiting import wait_for_end
 
 from langchain_glm4v.server import options
 
@@ -127,4 +127,4 @@ def test_the_process_ends_with_the_server(tmp_path: Path) -> None:
         waiting = int(server.stdout.readline())
         os.kill(waiting, 0)
         server.send_signal(signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{waiting}").exists())
+    wait_for_end(waiting)

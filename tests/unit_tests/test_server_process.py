@@ -69,12 +69,21 @@ def program(model: str) -> Iterator[Program]:
 
 
 def keeper_of(server: GLM4VServer) -> int:
-    (pid,) = (
-        pid
-        for pid in find_leftovers(server.id)
-        if "keeper.py" in Path(f"/proc/{pid}/cmdline").read_text()
-    )
+    (pid,) = (pid for pid in find_leftovers(server.id) if "keeper.py" in command_of(pid))
     return pid
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process; nothing if it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def wait_for_processes(server_id: str, number: int) -> None:
+    """Until so many run: the one that would become the engine finds no vLLM here, and ends."""
+    wait_until(lambda: len(find_leftovers(server_id)) == number)
 
 
 def line_from(child: subprocess.Popen[str]) -> str:
@@ -87,14 +96,15 @@ def test_start_and_stop(model: str) -> None:
     server = GLM4VServer(model, on_progress=stages.append)
     with server:
         assert server.served_model_name == "checkpoint"
-        keeper, pid = find_leftovers(server.id)
-        assert pid == server.pid
-        assert "keeper.py" in Path(f"/proc/{keeper}/cmdline").read_text()
-        assert set(find_leftovers()) >= {server.pid}
+        wait_for_processes(server.id, 2)
+        keeper, pid = keeper_of(server), server.pid
+        assert pid
+        assert {*find_leftovers(server.id)} == {keeper, pid}
+        assert {*find_leftovers()} >= {keeper, pid}
         assert server.log_path.stat().st_mode & 0o077 == 0
         assert server.start() is server
         shown = repr(server) + server.log_path.read_text()
-        shown += "".join(Path(f"/proc/{p}/cmdline").read_text() for p in (keeper, pid))
+        shown += "".join(map(command_of, (keeper, pid)))
         assert server.api_key not in shown
     assert find_leftovers(server.id) == []
     assert server.pid is None
@@ -313,7 +323,7 @@ def test_server_that_ignores_the_request_to_stop_is_killed_with_its_helpers(
     monkeypatch.setattr(process, "DRAIN_MARGIN", 0.5)
     monkeypatch.setenv("GLM4V_STAND_IN", "deaf")
     server = GLM4VServer(model, shutdown_timeout=0.5).start()
-    assert len(find_leftovers(server.id)) == 4  # with the keeper
+    wait_for_processes(server.id, 4)  # with the keeper
     server.stop()
     assert find_leftovers(server.id) == []
 
@@ -393,6 +403,25 @@ def test_stop_while_a_start_lets_go_of_the_server_before(
     assert find_leftovers(server.id) == []
 
 
+def test_server_that_another_thread_stops_amid_a_look_is_not_healthy(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status: Any = Hold.__dict__["status"]
+    stops: list[Callable[[], None]] = []
+
+    def stopping_meanwhile(self: Hold) -> Any:
+        found = status.fget(self)
+        if stops:
+            with ThreadPoolExecutor() as pool:
+                pool.submit(stops.pop()).result()
+        return found
+
+    monkeypatch.setattr(Hold, "status", property(stopping_meanwhile))
+    with GLM4VServer(model) as server:
+        stops.append(server.stop)
+        assert not server.is_healthy
+
+
 def test_start_after_a_stop_that_came_amid_a_start(model: str) -> None:
     server = GLM4VServer(model, on_progress=lambda _: stops.pop()() if stops else None)
     stops = [server.stop]
@@ -410,8 +439,8 @@ def test_stop_cuts_the_stop_of_another_thread_short(
     server = GLM4VServer(model, shutdown_timeout=1000).start()
     with ThreadPoolExecutor() as pool:
         draining = pool.submit(server.stop)
-        aborting = pool.submit(server.stop, drain=False)
-        aborting.result()
+        wait_until(lambda: not server.is_running)
+        server.stop(drain=False)
         server.start()
         draining.result()
         assert server.is_running  # the slower one left the new process alone
@@ -423,7 +452,7 @@ def test_engine_does_not_outlive_the_server(model: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("GLM4V_STAND_IN", "has an engine")
     with GLM4VServer(model) as server:
         assert server.pid
-        wait_until(lambda: len(find_leftovers(server.id)) == 4)  # and keeper, and a tracker
+        wait_for_processes(server.id, 4)  # with the keeper, and a tracker
         os.kill(keeper_of(server), signal.SIGKILL)
         wait_until(lambda: not find_leftovers(server.id))
 
@@ -615,7 +644,7 @@ def test_programs_share_a_server(model: str, program: Program) -> None:
     last.wait()
     assert ours.is_healthy
     ours.stop()
-    assert find_leftovers(server_id) == []
+    assert_nothing_is_left(server_id)  # by itself, where the keeper hears of that death later
 
 
 def test_server_outlives_the_program_that_started_it(model: str, program: Program) -> None:
@@ -630,8 +659,9 @@ def test_server_outlives_the_program_that_started_it(model: str, program: Progra
     assert ours.id == server_id
     ours.stop()
     assert not ours.is_running
-    assert len(find_leftovers(server_id)) == 2
+    wait_for_processes(server_id, 2)
     (name,) = sharing.names()
+    assert state_of(name) == "ready"
     connection = sharing.join(name)
     assert connection
     hold = Hold(connection)
@@ -694,9 +724,9 @@ def test_stop_without_draining_waits_for_no_request(
 
 
 def test_hung_keeper_is_killed_with_its_server(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = GLM4VServer(model).start()
     monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
     monkeypatch.setattr(process, "KEEPER_GRACE", 0.5)
-    server = GLM4VServer(model).start()
     os.kill(keeper_of(server), signal.SIGSTOP)
     server.stop(drain=False)
     wait_until(lambda: not find_leftovers(server.id))
@@ -705,9 +735,9 @@ def test_hung_keeper_is_killed_with_its_server(model: str, monkeypatch: pytest.M
 def test_user_of_a_hung_keeper_lets_go_and_only_the_last_one_kills(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    users = [GLM4VServer(model, share=True).start() for _ in range(3)]
     monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
     monkeypatch.setattr(process, "KEEPER_GRACE", 0.5)
-    users = [GLM4VServer(model, share=True).start() for _ in range(3)]
     hung = keeper_of(users[0])
     os.kill(hung, signal.SIGSTOP)
     users.pop().stop(drain=False)
@@ -782,7 +812,7 @@ def test_threads_that_start_a_server_at_once_start_one(model: str) -> None:
     server = GLM4VServer(model)
     with ThreadPoolExecutor() as pool:
         assert {*pool.map(lambda _: server.start(), range(4))} == {server}
-    assert len(find_leftovers(server.id)) == 2
+    wait_for_processes(server.id, 2)
     server.stop()
     assert_nothing_is_left(server.id)
 
@@ -917,8 +947,8 @@ def test_program_killed_in_a_start_leaves_nothing_and_the_next_starts(
     )
     line_from(child)
     server_id = line_from(child)
-    while not line_from(child).startswith(stage):
-        pass
+    assert child.stdout
+    assert any(line.startswith(stage) for line in child.stdout)
     with ThreadPoolExecutor() as pool:
         waiting: list[str] = []
         other = GLM4VServer(model, share=True, on_progress=waiting.append)
@@ -1035,13 +1065,12 @@ def test_killed_keeper_is_no_zombie(model: str) -> None:
 def test_shared_server_whose_keeper_hangs_is_replaced(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "ABORT_GRACE", 0.5)
-    monkeypatch.setattr(process, "KEEPER_GRACE", 0.5)
-    monkeypatch.setattr(hold, "WELCOME_TIMEOUT", 0.5)
     hung = GLM4VServer(model, share=True).start()
     pid = keeper_of(hung)
     os.kill(pid, signal.SIGSTOP)
-    fresh = GLM4VServer(model, share=True).start()
+    with monkeypatch.context() as impatient:
+        impatient.setattr(hold, "WELCOME_TIMEOUT", 0.5)
+        fresh = GLM4VServer(model, share=True).start()
     assert fresh.id != hung.id
     os.kill(pid, signal.SIGCONT)
     hung.stop()
@@ -1087,9 +1116,10 @@ def test_port_taken_while_the_server_is_started_again(
     monkeypatch.setattr(process, "RESTART_DELAYS", (1.0,))
     server = GLM4VServer(model).start()
     (tmp_path / "loading").touch()
-    assert server.pid
-    os.kill(server.pid, signal.SIGKILL)
-    wait_until(lambda: server.pid is None)
+    first = server.pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: server.pid != first)
     address = ("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
     with http.server.ThreadingHTTPServer(address, Foreign) as foreign:
         threading.Thread(target=foreign.serve_forever, args=(0.05,), daemon=True).start()
@@ -1113,11 +1143,10 @@ def test_call_outlives_two_deaths_of_the_server_and_no_more(
     monkeypatch.setattr(process, "RESTART_DELAYS", (0.1,) * 20)
 
     def kill(times: int) -> None:
-        for _ in range(times):
-            wait_until(lambda: not deadly.exists())
-            deadly.touch()
+        for number in range(times):
+            deadly.with_suffix(f".{number}").touch()
 
-    with ChatGLM4V.managed(model, max_retries=0) as chat, ThreadPoolExecutor() as pool:
+    with ChatGLM4V.managed(model, max_retries=0) as chat:
 
         async def streamed() -> str:
             return "".join([chunk.text async for chunk in chat.astream("Hello")])
@@ -1127,16 +1156,12 @@ def test_call_outlives_two_deaths_of_the_server_and_no_more(
 
         texts = [invoked()]
         for call in (invoked, lambda: asyncio.run(streamed())):
-            killing = pool.submit(kill, 2)
-            wait_until(deadly.exists)
+            kill(2)
             texts.append(call())
-            killing.result()
         assert len(set(texts)) == 3  # process ids
-        killing = pool.submit(kill, 3)
-        wait_until(deadly.exists)
+        kill(3)
         with pytest.raises(ServerUnreachableError):
             invoked()
-        killing.result()
         assert invoked()  # the server itself has not been given up
 
 
@@ -1162,6 +1187,7 @@ def test_all_calls_that_a_death_cut_short_are_made_again(
 ) -> None:
     deadly = tmp_path / "deadly"
     monkeypatch.setenv("GLM4V_STAND_IN", f"{fault} {deadly}")
+    monkeypatch.setattr(process, "DEATH_THROES", 60.0)  # on a busy machine
     with ChatGLM4V.managed(model, max_retries=0) as chat:
         before = chat.invoke("Hello").text
 
@@ -1235,8 +1261,6 @@ def test_log_is_complete_when_users_are_told_of_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a machine so busy that the log's thread gets its turn late."""
-    log, door = tmp_path / "server.log", tmp_path / "door"
-    door.touch()
     follow = keeper.Log.follow
 
     def follow_late(self: keeper.Log, output: Any) -> None:
@@ -1244,7 +1268,28 @@ def test_log_is_complete_when_users_are_told_of_the_end(
         follow(self, output)
 
     monkeypatch.setattr(keeper.Log, "follow", follow_late)
-    task = keeper.Task(
+    task = task_in(tmp_path)
+    keeper.Keeper(task)._serve(restarts=0)
+    assert Path(task.facts.log_path).read_text() == "why it ended\n"
+
+
+def test_user_that_is_patient_no_longer_is_heard_before_the_end_has_begun(tmp_path: Path) -> None:
+    """Such as while the keeper waits for an answer to its health check."""
+    kept = keeper.Keeper(task_in(tmp_path))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        kept._hold(theirs)
+        for drain in (True, False):
+            kept._obey(theirs, {"do": "release", "drain": drain})
+        assert kept._stopped(within=0)
+        assert kept._stop == "abort"
+
+
+def task_in(folder: Path) -> keeper.Task:
+    """The task of keeping a server that ends at once."""
+    log, door = folder / "server.log", folder / "door"
+    door.touch()
+    return keeper.Task(
         facts=keeper.Facts("no-such-mark", "127.0.0.1", 1, "key", "name", "model", str(log)),
         command=[sys.executable, "-c", "print('why it ended')"],
         starter=-1,
@@ -1258,8 +1303,6 @@ def test_log_is_complete_when_users_are_told_of_the_end(
         restart_delays=(),
         keep_log=True,
     )
-    keeper.Keeper(task)._serve(restarts=0)
-    assert log.read_text() == "why it ended\n"
 
 
 class Lines(io.RawIOBase):

@@ -275,10 +275,16 @@ def jpeg(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def grainy(noise: int, strength: float) -> Image.Image:
+    """A4 with grain, which is drawn the same each time."""
+    shades = np.random.default_rng(0).normal(128, noise, (1540, 1092)).clip(0, 255)
+    grain = Image.fromarray(shades.astype(np.uint8)).convert("RGB")
+    return Image.blend(Image.new("RGB", grain.size, (245, 243, 238)), grain, strength)
+
+
 def paper() -> Image.Image:
     """A4 as a scanner sees it: grain, a shadow along one side, and what shows through."""
-    grain = Image.effect_noise((1092, 1540), 12).convert("RGB")
-    page = Image.blend(Image.new("RGB", grain.size, (245, 243, 238)), grain, 0.1)
+    page = grainy(12, 0.1)
     pen = ImageDraw.Draw(page)
     pen.rectangle((0, 0, 8, 1540), fill=(60, 60, 60))
     for line in range(20):
@@ -306,9 +312,7 @@ def printed(
 
 def dusty(noise: int) -> Image.Image:
     """Blank paper of much grain with dust, and a shadow that grows towards one side."""
-    shades = np.random.default_rng(0).normal(128, noise, (1540, 1092)).clip(0, 255)
-    grain = Image.fromarray(shades.astype(np.uint8)).convert("RGB")
-    page = Image.blend(Image.new("RGB", grain.size, (245, 243, 238)), grain, 0.2)
+    page = grainy(noise, 0.2)
     pen = ImageDraw.Draw(page)
     for speck in range(30):
         x, y, size = 100 + 29 * speck, 100 + 40 * speck, speck % 3

@@ -486,8 +486,11 @@ class Keeper:
         """Note that a user needs the server no more; the last one waits until it has stopped."""
         with self._changed:
             if connection not in self._users:
-                if self._stop and how == "abort" and connection in self._connections:
-                    self._want_stop("abort")  # it waits for the end, and no longer patiently
+                # It waits for the end, which may not have begun yet, and no longer patiently.
+                if how == "abort" and connection in self._connections:
+                    self._wish = how
+                    if self._stop:
+                        self._want_stop(how)
                 return
             self._count_out(connection, how)
             if self._users or self._task.idle_timeout:

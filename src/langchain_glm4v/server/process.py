@@ -241,7 +241,8 @@ class GLM4VServer:
     @property
     def pid(self) -> int | None:
         """Process id of the API server, also that of its process group; None while not running."""
-        status = self._hold and self._hold.status
+        hold = self._hold  # which another thread may let go of meanwhile
+        status = hold and hold.status
         return status.pid if status and self.is_running else None
 
     @property
@@ -253,7 +254,8 @@ class GLM4VServer:
     @property
     def is_healthy(self) -> bool:
         """Whether the server answers, and its engine is alive. Asks it."""
-        facts = self._hold.facts if self._hold and self.is_running else None
+        hold = self._hold  # which another thread may let go of meanwhile
+        facts = hold.facts if hold and self.is_running else None
         return facts is not None and (
             keeper.health(facts, keeper.HEALTH_TIMEOUT) == http.HTTPStatus.OK
         )

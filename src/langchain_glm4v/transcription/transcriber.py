@@ -204,16 +204,10 @@ class Transcriber:
         return results
 
     def _pages(self, given: Sources) -> Generator[PageResult]:
-        results = self._all_pages(given)
-        # After Ctrl-C the portal cancels what runs in it, and that closes the results.
-        with start_blocking_portal() as portal, suppress(StopAsyncIteration):
-            while True:
-                result = portal.call(results.__anext__)
-                try:
-                    yield result
-                except GeneratorExit:
-                    portal.call(results.aclose)
-                    raise
+        taking = _Taking(self._all_pages(given))
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(aclosing(taking)):
+            while (result := portal.call(taking.next)) is not None:
+                yield result
 
     async def _all_pages(self, given: Sources) -> AsyncGenerator[PageResult]:
         """As `apages`, in an event loop that ends with it."""
@@ -249,6 +243,32 @@ def _close_all() -> None:
 
 # In a forked child their threads are not there.
 os.register_at_fork(after_in_child=_open.clear)
+
+
+class _Taking:
+    """Takes results out of an event loop, one by one, and closes them there.
+
+    A loop that ends closes what is open too, but in any order, and complains. Ctrl-C comes at any
+    point: while the next result is made, and between two.
+    """
+
+    def __init__(self, results: AsyncGenerator[PageResult]) -> None:
+        self._results = results
+        self._next: asyncio.Future[PageResult | None] | None = None
+
+    async def next(self) -> PageResult | None:
+        """The next result; None if there is no more."""
+        self._next = asyncio.ensure_future(anext(self._results, None))
+        return await self._next
+
+    async def aclose(self) -> None:
+        """Break off what is under way, and close the results."""
+        # A portal that is interrupted cancels what runs in it again and again.
+        with anyio.CancelScope(shield=True):
+            if self._next is not None:
+                self._next.cancel()
+                await asyncio.gather(self._next, return_exceptions=True)
+            await self._results.aclose()
 
 
 class _Run:
